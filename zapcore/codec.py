@@ -1,0 +1,578 @@
+"""The wire's primitives, and a compiler from message classes to encode and decode.
+
+A message is a dataclass whose annotations say how each field is laid out (protocol.md section 3),
+in wire order. :func:`message` turns those annotations into two straight-line functions, so that
+nothing is looked up while bytes are read or written::
+
+    @message
+    class PingResponse(Message):
+        pid: i32 = wire(0, "Process id of the server.", 4242)
+
+Bytes after the last known field are ignored: a newer peer may have added fields.
+"""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+import operator
+import struct
+import types
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Self,
+    TypeAlias,
+    TypeVar,
+    Union,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from zapcore.errors import DecodeError, EncodeError, Truncated
+
+T = TypeVar("T")
+M = TypeVar("M", bound="Message")
+
+
+@dataclass(frozen=True, slots=True)
+class Integer:
+    """How an int crosses the wire: big-endian, ``bits`` wide."""
+
+    bits: int
+    signed: bool
+
+    @property
+    def minimum(self) -> int:
+        """The smallest value that fits."""
+        return -(1 << (self.bits - 1)) if self.signed else 0
+
+    @property
+    def maximum(self) -> int:
+        """The largest value that fits."""
+        return (1 << (self.bits - int(self.signed))) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedBy:
+    """Marks a map that crosses the wire as its values alone; each value's ``field`` is its key."""
+
+    field: str
+
+
+u8: TypeAlias = Annotated[int, Integer(8, signed=False)]
+u16: TypeAlias = Annotated[int, Integer(16, signed=False)]
+u32: TypeAlias = Annotated[int, Integer(32, signed=False)]
+u64: TypeAlias = Annotated[int, Integer(64, signed=False)]
+i32: TypeAlias = Annotated[int, Integer(32, signed=True)]
+i64: TypeAlias = Annotated[int, Integer(64, signed=True)]
+
+octets: TypeAlias = bytes
+"""For a field that is itself called ``bytes``: inside its class that name is the field."""
+
+_STRUCT_CODES = {8: "b", 16: "h", 32: "i", 64: "q"}
+
+
+def _replace_one_byte(error: UnicodeError) -> tuple[str, int]:
+    """Replace as Go's JSON encoder does: one U+FFFD for each byte that fits no sequence."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "\ufffd", error.start + 1
+
+
+_REPLACE = "zapcore.replace"
+codecs.register_error(_REPLACE, _replace_one_byte)
+
+
+def decode_text(data: bytes) -> str:
+    """UTF-8 to text; each byte of an invalid sequence becomes U+FFFD (protocol.md section 3)."""
+    return data.decode("utf-8", _REPLACE)
+
+
+def wire(default: T, doc: str, example: T | None = None, *, required: bool = False) -> T:
+    """A field's default, its public description, and an example for the documents.
+
+    An empty list or map as the default is made anew for every message. ``required`` says that a
+    request without it, or with it empty, makes no sense: the wire can't tell, but people can be
+    told before it is sent.
+    """
+    metadata = {"doc": doc, "example": example, "required": required}
+    if isinstance(default, (list, dict)):
+        return cast("T", field(default_factory=type(default), metadata=metadata))
+    return field(default=default, metadata=metadata)
+
+
+class Message:
+    """What all message classes can do; :func:`message` makes them."""
+
+    __slots__ = ()
+    _encode: ClassVar[Callable[[Any, Callable[[bytes], None]], None]]
+    _decode: ClassVar[Callable[[bytes, str, int, int], tuple[Any, int]]]
+    _minimum_size: ClassVar[int]
+    _remembered: ClassVar[bool] = False
+
+    def encode(self) -> bytes:
+        """The message's body.
+
+        Raises:
+            EncodeError: a field holds what its wire type can't carry; the error names the field.
+        """
+        parts: list[bytes] = []
+        try:
+            type(self)._encode(self, parts.append)
+            return b"".join(parts)
+        except _ENCODE_FAILURES as error:
+            raise EncodeError(f"{type(self).__name__}{_blame(self)}: {error}") from error
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """The message in ``data``, a whole body.
+
+        Raises:
+            Truncated: the body ends early, or a count is beyond what its bytes can hold.
+            DecodeError: a nested body is malformed.
+        """
+        data = bytes(data)
+        try:
+            return cast("Self", cls._decode(data, data.decode("latin-1"), 0, len(data))[0])
+        except (struct.error, IndexError) as error:
+            raise Truncated(f"unexpected EOF in a {cls.__name__} of {len(data)} bytes") from error
+
+
+_ENCODE_FAILURES = (struct.error, AttributeError, TypeError, UnicodeEncodeError, ValueError)
+
+
+def _blame(faulty: Message) -> str:
+    """Find the field that won't encode: slow, and only after the fast way has failed."""
+    for name, layout in layouts(type(faulty)):
+        encode = _compile_encoder(f"encode_{name}", [(name, layout)])
+        try:
+            parts: list[bytes] = []
+            encode(faulty, parts.append)
+            b"".join(parts)
+        except _ENCODE_FAILURES:
+            return f".{name}"
+    return ""
+
+
+def _bool_byte(value: object) -> bytes:
+    """A bool's byte. What is only truthy, such as the text "false", is refused."""
+    if value is True:
+        return b"\x01"
+    if value is False:
+        return b"\x00"
+    raise TypeError(f"{value!r} is not a bool")
+
+
+def _check_list(value: object) -> int:
+    """A list's length. A text or a map has a length too, and would be sent as its parts."""
+    if isinstance(value, (list, tuple)):
+        return len(value)
+    raise TypeError(f"a {type(value).__name__} is not a list")
+
+
+# A node's bytes seldom differ from one status to the next. So a list of messages that hold nothing
+# but scalars remembers, by place, an item's bytes and the values in them. A layout is its own
+# delimiter: bytes that begin with those bytes mean those values, whatever follows. Each decode
+# still makes a message of its own, and scalars can't be changed, so nothing is shared.
+
+_MAX_PLACES = 256
+_MAX_REMEMBERED_SIZE = 4096
+
+
+def short(needed: int, left: int) -> Truncated:
+    """The error for a length or count that the rest of the body can't meet (both in bytes)."""
+    return Truncated(f"unexpected EOF: {needed} bytes announced, {max(left, 0)} left")
+
+
+class Layout:
+    """One field's shape on the wire: writes the source lines that read and write it.
+
+    Beside the bytes, ``data``, decoders have them as Latin-1 in ``latin``: a slice of that is an
+    ASCII text in one step. ``depth`` makes the names of temporaries unique where layouts nest.
+    """
+
+    minimum_size: int
+    parts: tuple[Layout, ...] = ()
+
+    def decoder(self, target: str, depth: int) -> Iterator[str]:
+        """Lines that read from ``data`` at ``at`` (up to ``end``) into ``target``."""
+        raise NotImplementedError
+
+    def encoder(self, source: str, depth: int) -> Iterator[str]:
+        """Lines that hand the bytes of ``source`` to ``put``."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class IntegerLayout(Layout):
+    """A fixed-width integer."""
+
+    integer: Integer
+
+    @cached_property
+    def code(self) -> str:
+        """The struct code, upper case where unsigned."""
+        code = _STRUCT_CODES[self.integer.bits]
+        return code if self.integer.signed else code.upper()
+
+    @property
+    def minimum_size(self) -> int:  # type: ignore[override]
+        """Bytes of the integer."""
+        return self.integer.bits // 8
+
+    def decoder(self, target: str, depth: int) -> Iterator[str]:  # noqa: ARG002
+        """See Layout."""
+        yield f"{target}, = unpack_{self.code}(data, at)"
+        yield f"at += {self.minimum_size}"
+
+    def encoder(self, source: str, depth: int) -> Iterator[str]:  # noqa: ARG002
+        """See Layout."""
+        yield f"put(pack_{self.code}({source}))"
+
+
+class BoolLayout(Layout):
+    """One byte: 0 is false, any other value is true."""
+
+    minimum_size = 1
+
+    def decoder(self, target: str, depth: int) -> Iterator[str]:  # noqa: ARG002
+        """See Layout."""
+        yield f"{target} = data[at] != 0"
+        yield "at += 1"
+
+    def encoder(self, source: str, depth: int) -> Iterator[str]:  # noqa: ARG002
+        """See Layout."""
+        yield f"put(bool_byte({source}))"
+
+
+class BytesLayout(Layout):
+    """A u32 length, then the bytes."""
+
+    minimum_size = 4
+    raw = "bytes(memoryview({}))"
+
+    def decoder(self, target: str, depth: int) -> Iterator[str]:  # noqa: ARG002
+        """See Layout."""
+        yield "length, = unpack_I(data, at)"
+        yield "start = at + 4"
+        yield "at = start + length"
+        yield "if at > end: raise short(length, end - start)"
+        yield from self._value(target)
+
+    @staticmethod
+    def _value(target: str) -> Iterator[str]:
+        yield f"{target} = data[start:at]"
+
+    def encoder(self, source: str, depth: int) -> Iterator[str]:  # noqa: ARG002
+        """See Layout."""
+        yield f"raw = {self.raw.format(source)}"
+        yield "put(pack_I(len(raw)))"
+        yield "put(raw)"
+
+
+class TextLayout(BytesLayout):
+    """Bytes that are UTF-8."""
+
+    raw = "str.encode({})"
+
+    @staticmethod
+    def _value(target: str) -> Iterator[str]:
+        yield f"{target} = latin[start:at]"
+        yield f"if not {target}.isascii(): {target} = decode_text(data[start:at])"
+
+
+@dataclass(frozen=True)
+class MessageLayout(Layout):
+    """A message in place, without a length."""
+
+    message: type[Message]
+
+    @property
+    def minimum_size(self) -> int:  # type: ignore[override]
+        """Bytes of the smallest such message."""
+        return self.message._minimum_size
+
+    def decoder(self, target: str, depth: int) -> Iterator[str]:  # noqa: ARG002
+        """See Layout."""
+        yield f"{target}, at = decode_{self.message.__name__}(data, latin, at, end)"
+
+    def encoder(self, source: str, depth: int) -> Iterator[str]:  # noqa: ARG002
+        """See Layout."""
+        yield f"encode_{self.message.__name__}({source}, put)"
+
+
+@dataclass(frozen=True)
+class OptionalLayout(Layout):
+    """A presence byte, then the value if it is there. Any non-zero byte reads as present."""
+
+    inner: Layout
+    minimum_size: int = 1
+
+    @property
+    def parts(self) -> tuple[Layout, ...]:  # type: ignore[override]
+        """The value's layout."""
+        return (self.inner,)
+
+    def decoder(self, target: str, depth: int) -> Iterator[str]:
+        """See Layout."""
+        yield f"{target} = None"
+        yield "at += 1"
+        yield "if data[at - 1]:"
+        yield from _indent(self.inner.decoder(target, depth))
+
+    def encoder(self, source: str, depth: int) -> Iterator[str]:
+        """See Layout."""
+        yield f"if {source} is None:"
+        yield '    put(b"\\x00")'
+        yield "else:"
+        yield '    put(b"\\x01")'
+        yield from _indent(self.inner.encoder(source, depth))
+
+
+class CountedLayout(Layout):
+    """A u32 count, then the items; a count beyond the bytes left is refused before any item."""
+
+    minimum_size = 4
+
+    @staticmethod
+    def _count(item_size: int, depth: int) -> Iterator[str]:
+        yield f"count{depth}, = unpack_I(data, at)"
+        yield "at += 4"
+        needed = f"count{depth} * {item_size}"
+        yield f"if {needed} > end - at: raise short({needed}, end - at)"
+
+    @staticmethod
+    def _items(item: Layout, depth: int) -> Iterator[str]:
+        """Lines that read each item, by what is remembered of its place where that holds."""
+        if not isinstance(item, MessageLayout) or not item.message._remembered:
+            yield f"for _ in range(count{depth}):"
+            yield from _indent(item.decoder(f"item{depth}", depth + 1))
+            return
+        name = item.message.__name__
+        yield f"for place in range(count{depth}):"
+        yield f"    known = memory_{name}.get(place)"
+        yield "    if known and data.startswith(known[0], at):"
+        yield f"        item{depth} = class_{name}(*known[1])"
+        yield "        at += known[2]"
+        yield "    else:"
+        yield "        begin = at"
+        yield from _indent(_indent(item.decoder(f"item{depth}", depth + 1)))
+        yield f"        if place < {_MAX_PLACES} and at - begin <= {_MAX_REMEMBERED_SIZE}:"
+        yield f"            values = values_{name}(item{depth})"
+        yield f"            memory_{name}[place] = data[begin:at], values, at - begin"
+
+
+@dataclass(frozen=True)
+class ListLayout(CountedLayout):
+    """Items one after the other."""
+
+    item: Layout
+
+    @property
+    def parts(self) -> tuple[Layout, ...]:  # type: ignore[override]
+        """The items' layout."""
+        return (self.item,)
+
+    def decoder(self, target: str, depth: int) -> Iterator[str]:
+        """See Layout."""
+        yield from self._count(self.item.minimum_size, depth)
+        yield f"{target} = []"
+        yield from self._items(self.item, depth)
+        yield f"    {target}.append(item{depth})"
+
+    def encoder(self, source: str, depth: int) -> Iterator[str]:
+        """See Layout."""
+        yield f"put(pack_I(check_list({source})))"
+        yield f"for item{depth} in {source}:"
+        yield from _indent(self.item.encoder(f"item{depth}", depth + 1))
+
+
+@dataclass(frozen=True)
+class MapLayout(CountedLayout):
+    """Key, value, key, value; in any order, and the last of two equal keys counts, as in Go."""
+
+    key: Layout
+    item: Layout
+
+    @property
+    def parts(self) -> tuple[Layout, ...]:  # type: ignore[override]
+        """The items' layout."""
+        return (self.item,)
+
+    def decoder(self, target: str, depth: int) -> Iterator[str]:
+        """See Layout."""
+        yield from self._count(self.key.minimum_size + self.item.minimum_size, depth)
+        yield f"{target} = {{}}"
+        yield f"for _ in range(count{depth}):"
+        yield from _indent(self.key.decoder(f"key{depth}", depth + 1))
+        yield from _indent(self.item.decoder(f"item{depth}", depth + 1))
+        yield f"    {target}[key{depth}] = item{depth}"
+
+    def encoder(self, source: str, depth: int) -> Iterator[str]:
+        """See Layout."""
+        yield f"put(pack_I(len({source})))"
+        yield f"for key{depth}, item{depth} in {source}.items():"
+        yield from _indent(self.key.encoder(f"key{depth}", depth + 1))
+        yield from _indent(self.item.encoder(f"item{depth}", depth + 1))
+
+
+@dataclass(frozen=True)
+class KeyedLayout(CountedLayout):
+    """The values of a map alone; a key that is not its value's own would be lost: refused."""
+
+    field: str
+    item: Layout
+
+    @property
+    def parts(self) -> tuple[Layout, ...]:  # type: ignore[override]
+        """The items' layout."""
+        return (self.item,)
+
+    def decoder(self, target: str, depth: int) -> Iterator[str]:
+        """See Layout."""
+        yield from self._count(self.item.minimum_size, depth)
+        yield f"{target} = {{}}"
+        yield from self._items(self.item, depth)
+        yield f"    {target}[item{depth}.{self.field}] = item{depth}"
+
+    def encoder(self, source: str, depth: int) -> Iterator[str]:
+        """See Layout."""
+        yield f"put(pack_I(len({source})))"
+        yield f"for key{depth}, item{depth} in {source}.items():"
+        yield f"    if key{depth} != item{depth}.{self.field}:"
+        yield f"        raise ValueError(f'key {{key{depth}!r}} is not its value\\'s {self.field}')"
+        yield from _indent(self.item.encoder(f"item{depth}", depth + 1))
+
+
+def _indent(lines: Iterator[str]) -> Iterator[str]:
+    return (f"    {line}" for line in lines)
+
+
+_SCALAR_LAYOUTS = (IntegerLayout, BoolLayout, BytesLayout)
+_SCALARS: dict[object, Layout] = {bool: BoolLayout(), str: TextLayout(), bytes: BytesLayout()}
+
+
+def layout_of(annotation: Any) -> Layout:
+    """The layout that a field's annotation means (protocol.md section 3)."""
+    if annotation in _SCALARS:
+        return _SCALARS[annotation]
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        marker = arguments[1]
+        if isinstance(marker, KeyedBy):
+            return KeyedLayout(marker.field, layout_of(get_args(arguments[0])[1]))
+        if isinstance(marker, Integer):
+            return IntegerLayout(marker)
+    if origin in (Union, types.UnionType) and arguments[1] is type(None):
+        return OptionalLayout(layout_of(arguments[0]))
+    if origin is list:
+        return ListLayout(layout_of(arguments[0]))
+    if origin is dict:
+        return MapLayout(*map(layout_of, arguments))
+    if isinstance(annotation, type) and issubclass(annotation, Message):
+        return MessageLayout(annotation)
+    raise TypeError(f"{annotation!r} has no layout on the wire")
+
+
+def layouts(cls: type[Message]) -> list[tuple[str, Layout]]:
+    """A message's fields and their layouts, in wire order."""
+    hints = get_type_hints(cls, include_extras=True)
+    fields = dataclasses.fields(cast("Any", cls))
+    return [(field.name, layout_of(hints[field.name])) for field in fields]
+
+
+def _namespace(fields: list[tuple[str, Layout]]) -> dict[str, object]:
+    """The names that generated code uses."""
+    namespace: dict[str, object] = {
+        "short": short,
+        "decode_text": decode_text,
+        "bool_byte": _bool_byte,
+        "check_list": _check_list,
+    }
+    for code in "BHIQbhiq":
+        packer = struct.Struct(f">{code}")
+        namespace[f"pack_{code}"], namespace[f"unpack_{code}"] = packer.pack, packer.unpack_from
+    for cls in _nested(layout for _, layout in fields):
+        namespace[f"decode_{cls.__name__}"] = cls._decode
+        namespace[f"encode_{cls.__name__}"] = cls._encode
+        namespace[f"class_{cls.__name__}"] = cls
+        if cls._remembered:
+            names = [field.name for field in dataclasses.fields(cast("Any", cls))]
+            namespace[f"values_{cls.__name__}"] = operator.attrgetter(*names)
+            namespace[f"memory_{cls.__name__}"] = {}
+    return namespace
+
+
+def _nested(found: Iterable[Layout]) -> Iterator[type[Message]]:
+    for layout in found:
+        if isinstance(layout, MessageLayout):
+            yield layout.message
+        yield from _nested(layout.parts)
+
+
+def _compile(name: str, head: str, lines: list[str], namespace: dict[str, object]) -> Any:
+    source = "\n".join([f"def {name}({head}):", *(f"    {line}" for line in lines)])
+    # The source is made of field names and constants of this program; no input reaches it.
+    exec(compile(source, f"<{name}>", "exec"), namespace)  # noqa: S102
+    return namespace[name]
+
+
+def _compile_encoder(
+    name: str, fields: list[tuple[str, Layout]]
+) -> Callable[[Any, Callable[[bytes], None]], None]:
+    lines = [line for name, part in fields for line in part.encoder(f"message.{name}", 0)]
+    compiled = _compile(name, "message, put", lines or ["pass"], _namespace(fields))
+    return cast("Callable[[Any, Callable[[bytes], None]], None]", compiled)
+
+
+def _compile_decoder(
+    cls: type[M], fields: list[tuple[str, Layout]]
+) -> Callable[[bytes, str, int, int], tuple[M, int]]:
+    lines = [line for name, part in fields for line in part.decoder(f"f_{name}", 0)]
+    lines.append(f"return cls({', '.join(f'f_{name}' for name, _ in fields)}), at")
+    namespace = _namespace(fields) | {"cls": cls}
+    compiled = _compile(f"decode_{cls.__name__}", "data, latin, at, end", lines, namespace)
+    return cast("Callable[[bytes, str, int, int], tuple[M, int]]", compiled)
+
+
+@dataclass_transform()
+def message(cls: type[M]) -> type[M]:
+    """Make a message class: a slotted dataclass that can encode and decode itself."""
+    made = dataclass(slots=True)(cls)
+    fields = layouts(made)
+    made._encode = staticmethod(_compile_encoder(f"encode_{cls.__name__}", fields))
+    made._decode = staticmethod(_compile_decoder(made, fields))
+    made._minimum_size = sum(layout.minimum_size for _, layout in fields)
+    made._remembered = len(fields) > 1 and all(
+        isinstance(layout, _SCALAR_LAYOUTS) for _, layout in fields
+    )
+    return made
+
+
+__all__ = [
+    "DecodeError",
+    "Integer",
+    "KeyedBy",
+    "Layout",
+    "Message",
+    "decode_text",
+    "i32",
+    "i64",
+    "layout_of",
+    "layouts",
+    "message",
+    "octets",
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+    "wire",
+]

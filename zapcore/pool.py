@@ -1,0 +1,359 @@
+"""ConnectionPool: persistent connections to one server (choice, reconnect, health)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from typing import Self
+
+from zapcore.client import bodies_apart, stream_apart
+from zapcore.codec import Message
+from zapcore.connection import (
+    DEFAULT_TIMEOUT,
+    HANDSHAKE_TIMEOUT,
+    MAX_CALLS,
+    Connection,
+    dial,
+    parse_address,
+)
+from zapcore.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    DeadlineExceeded,
+    IdentityMismatch,
+    OutcomeUnknown,
+    Overloaded,
+    TransportError,
+    ZapError,
+)
+from zapcore.methods import Method, Request, Response, Rpcs
+from zapcore.zwing.handshake import Expected
+from zapcore.zwing.identity import Identity
+
+logger = logging.getLogger(__name__)
+
+_PING_PAYLOAD = Rpcs.ping.encode_request()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolLimits:
+    """The bounds of a pool. Times are in seconds."""
+
+    call_timeout: float = DEFAULT_TIMEOUT
+    """For a call whose caller says nothing."""
+    acquire_timeout: float = 2.0
+    """How long a call may wait for a connection."""
+    connect_timeout: float = HANDSHAKE_TIMEOUT
+    """For a connection and its handshake."""
+    max_calls: int = MAX_CALLS
+    """Calls under way or waiting, over all connections."""
+    backoff_first: float = 0.1
+    backoff_last: float = 5.0
+    """Between attempts to connect: doubled from first to last, each with jitter."""
+    keepalive: float = 10.0
+    """After this long without a byte from the server it is asked for a Ping."""
+    keepalive_timeout: float = 5.0
+    """How long that Ping may take before the connection is dropped."""
+
+
+def backoff_delay(limits: PoolLimits, failures: int, jitter: float) -> float:
+    """Seconds before the next attempt to connect.
+
+    Args:
+        limits: gives the first and the last delay.
+        failures: attempts that failed in a row, from 1.
+        jitter: 0 to 1, where in the upper half of the range the delay lies.
+    """
+    full = min(limits.backoff_last, limits.backoff_first * 2.0 ** min(failures - 1, 30))
+    return full * (0.5 + 0.5 * jitter)
+
+
+class _Slot:
+    """One place of the pool: dials, watches, and dials again."""
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool = pool
+        self._limits = pool.limits
+        self.connection: Connection | None = None
+
+    async def run(self) -> None:
+        """Keep a connection until cancelled."""
+        failures = 0
+        while True:
+            try:
+                connection = await self._pool.dial()
+            except ZapError as error:
+                failures += 1
+                self._pool.dial_failed(error)
+                await self._pause(failures)
+                continue
+            self.connection = connection
+            self._pool.connected()
+            try:
+                await self._watch(connection)
+            finally:
+                self.connection = None
+                connection.close()
+            self._pool.disconnected(connection.failure)
+            if connection.proven:
+                failures = 0
+            else:  # a server that accepts and drops everybody is no better than none
+                failures += 1
+                await self._pause(failures)
+
+    async def _pause(self, failures: int) -> None:
+        await asyncio.sleep(backoff_delay(self._limits, failures, random.random()))  # noqa: S311
+
+    async def _watch(self, connection: Connection) -> None:
+        """Until the connection is gone, ask after the server whenever it is quiet."""
+        loop = asyncio.get_running_loop()
+        while not connection.closed.done():
+            quiet_at = connection.last_received + self._limits.keepalive
+            await asyncio.wait((connection.closed,), timeout=max(quiet_at - loop.time(), 0.01))
+            quiet = loop.time() - connection.last_received >= self._limits.keepalive
+            if quiet and not connection.closed.done():
+                await self._check(connection)
+
+    async def _check(self, connection: Connection) -> None:
+        limit = self._limits.keepalive_timeout
+        try:
+            await connection.exchange(Rpcs.ping, _PING_PAYLOAD, timeout=limit)
+        except DeadlineExceeded:
+            connection.abort(ConnectionLost(f"the server did not answer a Ping within {limit:g} s"))
+        except ZapError as error:
+            logger.info("keep-alive Ping failed: %s", error)
+
+
+class ConnectionPool:
+    """Persistent connections to one server; the least busy one carries a call.
+
+    ``async with ConnectionPool(...)`` starts to dial and does not wait: a server that is not there
+    yet is dialled again and again. A call that only reads is repeated once on another connection
+    when its own breaks; a call that changes something is sent at most once.
+
+    Args:
+        address: host:port of a netrunner server.
+        identity: who we are.
+        server: whom to accept; see dial.
+        size: how many connections to keep.
+        limits: all other bounds.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        identity: Identity,
+        server: Expected = None,
+        size: int = 2,
+        limits: PoolLimits | None = None,
+    ) -> None:
+        parse_address(address)
+        self.address = address
+        self.limits = limits or PoolLimits()
+        self._identity = identity
+        self._server = server
+        self._slots = [_Slot(self) for _ in range(size)]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._changed = asyncio.Event()
+        self._calls = 0
+        self._closed = True
+        self.last_failure: ZapError | None = None
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        self._closed = False
+        self._tasks = [loop.create_task(slot.run()) for slot in self._slots]
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections; calls under way end with ConnectionLost."""
+        connections = self.connections
+        self._closed = True
+        self._notify()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        await asyncio.gather(*(connection.wait_closed() for connection in connections))
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The connections that can carry calls now."""
+        found = (slot.connection for slot in self._slots)
+        return [connection for connection in found if connection and connection.usable]
+
+    @property
+    def connected_now(self) -> bool:
+        """Whether any connection can carry calls now."""
+        return bool(self.connections)
+
+    @property
+    def calls(self) -> int:
+        """Calls under way or waiting for a connection."""
+        return self._calls
+
+    async def dial(self) -> Connection:
+        """A fresh connection, outside the pool; see dial for what can go wrong."""
+        return await dial(
+            self.address,
+            self._identity,
+            self._server,
+            timeout=self.limits.connect_timeout,
+            max_calls=self.limits.max_calls + 1,  # room for the keep-alive Ping
+        )
+
+    async def wait_connected(self, timeout: float) -> None:
+        """Wait until a connection stands.
+
+        Raises:
+            ZapError: the last failure to connect, after ``timeout`` seconds.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while not self.connected_now:
+            try:
+                await self._acquire(deadline, None)
+            except TransportError:
+                if loop.time() >= deadline:
+                    raise
+
+    async def call(
+        self,
+        method: Method[Request, Response],
+        request: Message | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Response:
+        """Call once and decode the answer; see :meth:`exchange`."""
+        payload = method.encode_request(request)
+        return method.response.decode(await self.exchange(method, payload, timeout=timeout))
+
+    async def exchange(
+        self, method: Method[Message, Message], payload: bytes, *, timeout: float | None = None
+    ) -> bytes:
+        """Send a request that is encoded already; the answer's body.
+
+        Args:
+            method: the RPC.
+            payload: its request, with the sub-opcode.
+            timeout: seconds for everything, waiting for a connection included.
+
+        Raises:
+            RemoteError: the server answered with an error text.
+            DeadlineExceeded: no answer in time.
+            OutcomeUnknown: the connection broke while a changing call was under way.
+            ConnectionLost: it broke twice under a call that only reads.
+            ConnectFailed, HandshakeError, IdentityMismatch: no connection can be had, and why.
+            Overloaded: too many calls are under way.
+        """
+        if self._calls >= self.limits.max_calls:
+            raise Overloaded(f"{self._calls} calls are under way: try again soon")
+        if timeout is None:
+            timeout = self.limits.call_timeout
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        self._calls += 1
+        try:
+            connection = self._least_busy(None)
+            if connection is None:
+                connection = await self._acquire(deadline, None)
+                timeout = deadline - loop.time()
+            try:
+                return await connection.exchange(method, payload, timeout=timeout)
+            except ConnectionLost as error:
+                _check_repeatable(method, error)
+                if self._closed:
+                    raise
+            another = self._least_busy(connection) or await self._acquire(deadline, connection)
+            try:
+                return await another.exchange(method, payload, timeout=deadline - loop.time())
+            except ConnectionLost as error:
+                _check_repeatable(method, error)
+                raise
+        finally:
+            self._calls -= 1
+
+    def _least_busy(self, but: Connection | None) -> Connection | None:
+        best: Connection | None = None
+        for slot in self._slots:
+            connection = slot.connection
+            if connection is None or connection is but or not connection.usable:
+                continue
+            if best is None or connection.calls < best.calls:
+                best = connection
+        return best
+
+    async def _acquire(self, deadline: float, but: Connection | None) -> Connection:
+        """Wait for a connection that can carry a call; in vain while the server is a stranger."""
+        loop = asyncio.get_running_loop()
+        until = min(deadline, loop.time() + self.limits.acquire_timeout)
+        if isinstance(self.last_failure, IdentityMismatch) and not self.connected_now:
+            raise self._unavailable()
+        try:
+            async with asyncio.timeout_at(until):
+                while (connection := self._least_busy(but)) is None:
+                    if self._closed:
+                        raise ConnectionLost("the pool is closed", sent=False)
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError as error:
+            raise self._unavailable() from error
+        return connection
+
+    def _unavailable(self) -> ZapError:
+        failure = self.last_failure
+        if failure is None:
+            return ConnectFailed(f"no connection to {self.address} yet")
+        if isinstance(failure, ConnectionLost):
+            return ConnectFailed(f"no connection to {self.address} any more: {failure}")
+        return type(failure)(*failure.args)
+
+    def stream(
+        self, method: Method[Request, Response], request: Message | None = None
+    ) -> AsyncIterator[Response]:
+        """Read a streaming RPC on a connection of its own."""
+        return stream_apart(self.dial, method, request)
+
+    def bodies(
+        self, method: Method[Message, Message], payload: bytes
+    ) -> AsyncGenerator[bytes, None]:
+        """As :meth:`stream`, for a request that is encoded already; bodies as they came."""
+        return bodies_apart(self.dial, method, payload)
+
+    # What the slots report.
+
+    def connected(self) -> None:
+        """A slot has a connection."""
+        logger.info("connected to %s", self.address)
+        self.last_failure = None
+        self._notify()
+
+    def dial_failed(self, error: ZapError) -> None:
+        """A slot could not connect."""
+        if str(error) != str(self.last_failure):
+            logger.warning("no connection to %s: %s", self.address, error)
+        self.last_failure = error
+        self._notify()
+
+    def disconnected(self, error: ZapError | None) -> None:
+        """A slot's connection is gone."""
+        self.last_failure = error or ConnectionLost("the server closed the connection")
+        logger.warning("connection to %s lost: %s", self.address, self.last_failure)
+
+    def _notify(self) -> None:
+        self._changed.set()
+
+
+def _check_repeatable(method: Method[Message, Message], error: ConnectionLost) -> None:
+    """A call that may have left and may change something must not be sent again."""
+    if error.sent and not method.read_only:
+        raise OutcomeUnknown(
+            f"the connection broke while {method} was under way ({error}): it may or may not have"
+            " taken effect. It was not repeated; look before you do"
+        ) from error

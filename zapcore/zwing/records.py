@@ -1,0 +1,110 @@
+"""Records: a stream of plaintext, sealed piece by piece (protocol.md section 7). Sans-I/O."""
+
+from __future__ import annotations
+
+import struct
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from zapcore.errors import RecordError
+from zapcore.framing import LengthPrefixed
+from zapcore.zwing.identity import PublicIdentity
+
+MAX_FRAME_SIZE = 1024 * 1024
+TAG_SIZE = 16
+MAX_PLAINTEXT_SIZE = MAX_FRAME_SIZE - TAG_SIZE
+"""The largest plaintext of one record, in bytes."""
+
+_LENGTH = struct.Struct(">I")
+_NONCE = struct.Struct(">4xQ")
+
+
+class RecordWriter:
+    """Seals one direction. Sequence numbers count from 0 and never repeat."""
+
+    __slots__ = ("_cipher", "_sequence")
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = ChaCha20Poly1305(key)
+        self._sequence = 0
+
+    def send(self, plaintext: bytes) -> bytes:
+        """The records of a plaintext, in as few as fit; nothing for no plaintext."""
+        if 0 < len(plaintext) <= MAX_PLAINTEXT_SIZE:
+            return self._seal(plaintext)
+        view = memoryview(plaintext)
+        starts = range(0, len(plaintext), MAX_PLAINTEXT_SIZE)
+        return b"".join(self._seal(view[at : at + MAX_PLAINTEXT_SIZE]) for at in starts)
+
+    def _seal(self, plaintext: bytes | memoryview) -> bytes:
+        sealed = self._cipher.encrypt(_NONCE.pack(self._sequence), plaintext, None)
+        self._sequence += 1
+        return _LENGTH.pack(len(sealed)) + sealed
+
+
+class RecordReader:
+    """Opens one direction, however the stream is cut."""
+
+    __slots__ = ("_cipher", "_frames", "_sequence")
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = ChaCha20Poly1305(key)
+        self._sequence = 0
+        self._frames = LengthPrefixed(1, MAX_FRAME_SIZE, 0, "Z-Wing frame")
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a record that is not whole yet."""
+        return self._frames.pending
+
+    def receive(self, data: bytes) -> bytes:
+        """Feed bytes; the plaintext of all records that they complete.
+
+        Raises:
+            FramingError: a frame's length is outside its limits.
+            RecordError: a record does not open, or is empty. The connection can't go on.
+        """
+        frames = self._frames.receive(data)
+        if len(frames) == 1:
+            return self._open(frames[0])
+        return b"".join(map(self._open, frames))
+
+    def _open(self, sealed: bytes) -> bytes:
+        try:
+            plaintext = self._cipher.decrypt(_NONCE.pack(self._sequence), sealed, None)
+        except InvalidTag as error:
+            raise RecordError(
+                f"record {self._sequence} does not open: it was changed, cut or sealed for another"
+            ) from error
+        if not plaintext:
+            raise RecordError(f"record {self._sequence} is empty")
+        self._sequence += 1
+        return plaintext
+
+
+class Session:
+    """An established channel: who is at the other end, and the two directions."""
+
+    __slots__ = ("_reader", "_writer", "remote")
+
+    def __init__(self, remote: PublicIdentity, send_key: bytes, receive_key: bytes) -> None:
+        self.remote = remote
+        self._writer = RecordWriter(send_key)
+        self._reader = RecordReader(receive_key)
+
+    def __repr__(self) -> str:
+        return f"<Session with {self.remote.fingerprint}>"
+
+    @property
+    def pending(self) -> int:
+        """Received bytes that wait for the rest of their record."""
+        return self._reader.pending
+
+    def send(self, plaintext: bytes) -> bytes:
+        """Plaintext to bytes on the wire."""
+        return self._writer.send(plaintext)
+
+    def receive(self, data: bytes) -> bytes:
+        """Bytes from the wire to plaintext; see :meth:`RecordReader.receive`."""
+        return self._reader.receive(data)

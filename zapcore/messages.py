@@ -71,7 +71,44 @@ class ClusterInfo(Message):
     network_id: u32 = wire(0, "The network's id.", 1337)
 
 
-_CLUSTER_INFO = "The cluster's state; null when the server has none to tell."
+# What several messages begin with.
+
+
+@message
+class ClusterAnswer(Message):
+    """An answer that tells the cluster's state."""
+
+    cluster_info: ClusterInfo | None = wire(
+        None, "The cluster's state; null when the server has none to tell."
+    )
+
+
+@message
+class NodeChoice(Message):
+    """A request that is about one node."""
+
+    name: str = wire("", "The node's name.", "node1", required=True)
+
+
+@message
+class NewSnapshot(Message):
+    """A request that makes a snapshot."""
+
+    snapshot_name: str = wire("", "A name that no snapshot has.", "before-upgrade", required=True)
+
+
+@message
+class SnapshotChoice(Message):
+    """A request that is about one snapshot."""
+
+    snapshot_name: str = wire("", "The snapshot's name.", "before-upgrade", required=True)
+
+
+@message
+class SavedSnapshot(Message):
+    """An answer that tells where a snapshot is."""
+
+    snapshot_path: str = wire("", "Its path on the server.", "/tmp/netrunner/snapshots/mine")  # noqa: S108
 
 
 @message
@@ -155,10 +192,9 @@ class StartRequest(Message):
 
 
 @message
-class StartResponse(Message):
+class StartResponse(ClusterAnswer):
     """The cluster that was started."""
 
-    cluster_info: ClusterInfo | None = wire(None, _CLUSTER_INFO)
     chain_ids: list[str] = wire(_NO_TEXTS, "Ids of the blockchains created.", [_CHAIN_ID_EXAMPLE])
 
 
@@ -168,10 +204,8 @@ class HealthRequest(Message):
 
 
 @message
-class HealthResponse(Message):
+class HealthResponse(ClusterAnswer):
     """The cluster's state as of its last health check."""
-
-    cluster_info: ClusterInfo | None = wire(None, _CLUSTER_INFO)
 
 
 @message
@@ -180,10 +214,8 @@ class WaitForHealthyRequest(Message):
 
 
 @message
-class WaitForHealthyResponse(Message):
+class WaitForHealthyResponse(ClusterAnswer):
     """The cluster's state, now that it is healthy."""
-
-    cluster_info: ClusterInfo | None = wire(None, _CLUSTER_INFO)
 
 
 @message
@@ -204,10 +236,8 @@ class StatusRequest(Message):
 
 
 @message
-class StatusResponse(Message):
+class StatusResponse(ClusterAnswer):
     """The cluster's state right now."""
-
-    cluster_info: ClusterInfo | None = wire(None, _CLUSTER_INFO)
 
 
 @message
@@ -218,10 +248,8 @@ class StreamStatusRequest(Message):
 
 
 @message
-class StreamStatusResponse(Message):
+class StreamStatusResponse(ClusterAnswer):
     """The cluster's state at one moment of the stream."""
-
-    cluster_info: ClusterInfo | None = wire(None, _CLUSTER_INFO)
 
 
 @message
@@ -234,10 +262,9 @@ class CreateBlockchainsRequest(Message):
 
 
 @message
-class CreateBlockchainsResponse(Message):
+class CreateBlockchainsResponse(ClusterAnswer):
     """The blockchains that were created."""
 
-    cluster_info: ClusterInfo | None = wire(None, _CLUSTER_INFO)
     chain_ids: list[str] = wire(
         _NO_TEXTS, "Ids of the blockchains, in the request's order.", [_CHAIN_ID_EXAMPLE]
     )
@@ -254,10 +281,9 @@ class CreateChainsRequest(Message):
 
 
 @message
-class CreateChainsResponse(Message):
+class CreateChainsResponse(ClusterAnswer):
     """The validator sets that were created."""
 
-    cluster_info: ClusterInfo | None = wire(None, _CLUSTER_INFO)
     chain_ids: list[str] = wire(
         _NO_TEXTS, "Ids of the validator sets, in the request's order.", [_CHAIN_ID_EXAMPLE]
     )
@@ -297,10 +323,9 @@ class TransformElasticChainsRequest(Message):
 
 
 @message
-class TransformElasticChainsResponse(Message):
+class TransformElasticChainsResponse(ClusterAnswer):
     """The transformations that were made."""
 
-    cluster_info: ClusterInfo | None = wire(None, _CLUSTER_INFO)
     tx_ids: list[str] = wire(_NO_TEXTS, "Ids of the transactions.", [_CHAIN_ID_EXAMPLE])
     asset_ids: list[str] = wire(_NO_TEXTS, "Ids of the new tokens.", [_CHAIN_ID_EXAMPLE])
 
@@ -330,10 +355,8 @@ class AddPermissionlessValidatorRequest(Message):
 
 
 @message
-class AddPermissionlessValidatorResponse(Message):
+class AddPermissionlessValidatorResponse(ClusterAnswer):
     """The cluster with its new validators."""
-
-    cluster_info: ClusterInfo | None = wire(None, _CLUSTER_INFO)
 
 
 @message
@@ -359,10 +382,8 @@ class RemoveChainValidatorRequest(Message):
 
 
 @message
-class RemoveChainValidatorResponse(Message):
+class RemoveChainValidatorResponse(ClusterAnswer):
     """The cluster without those validators."""
-
-    cluster_info: ClusterInfo | None = wire(None, _CLUSTER_INFO)
 
 
 @message
@@ -381,31 +402,24 @@ class AddNodeRequest(Message):
 
 
 @message
-class AddNodeResponse(Message):
+class AddNodeResponse(ClusterAnswer):
     """The cluster with the new node."""
 
-    cluster_info: ClusterInfo | None = wire(None, _CLUSTER_INFO)
-
 
 @message
-class RemoveNodeRequest(Message):
+class RemoveNodeRequest(NodeChoice):
     """Which node to remove."""
 
-    name: str = wire("", "The node's name.", "node1", required=True)
-
 
 @message
-class RemoveNodeResponse(Message):
+class RemoveNodeResponse(ClusterAnswer):
     """The cluster without the node."""
 
-    cluster_info: ClusterInfo | None = wire(None, _CLUSTER_INFO)
-
 
 @message
-class RestartNodeRequest(Message):
+class RestartNodeRequest(NodeChoice):
     """Which node to restart, and what to change about it."""
 
-    name: str = wire("", "The node's name.", "node1", required=True)
     exec_path: str | None = wire(None, "Another binary to run; absent to keep it.")
     whitelisted_chains: str | None = wire(None, "Chains to track; absent to keep them.")
     chain_configs: dict[str, str] = wire(_NO_MAP, _CHAIN_CONFIGS, _CHAIN_CONFIGS_EXAMPLE)
@@ -417,38 +431,28 @@ class RestartNodeRequest(Message):
 
 
 @message
-class RestartNodeResponse(Message):
+class RestartNodeResponse(ClusterAnswer):
     """The cluster with the node restarted."""
 
-    cluster_info: ClusterInfo | None = wire(None, _CLUSTER_INFO)
-
 
 @message
-class PauseNodeRequest(Message):
+class PauseNodeRequest(NodeChoice):
     """Which node to pause."""
 
-    name: str = wire("", "The node's name.", "node1", required=True)
-
 
 @message
-class PauseNodeResponse(Message):
+class PauseNodeResponse(ClusterAnswer):
     """The cluster with the node paused."""
 
-    cluster_info: ClusterInfo | None = wire(None, _CLUSTER_INFO)
-
 
 @message
-class ResumeNodeRequest(Message):
+class ResumeNodeRequest(NodeChoice):
     """Which node to resume."""
 
-    name: str = wire("", "The node's name.", "node1", required=True)
-
 
 @message
-class ResumeNodeResponse(Message):
+class ResumeNodeResponse(ClusterAnswer):
     """The cluster with the node running again."""
-
-    cluster_info: ClusterInfo | None = wire(None, _CLUSTER_INFO)
 
 
 @message
@@ -457,10 +461,8 @@ class StopRequest(Message):
 
 
 @message
-class StopResponse(Message):
+class StopResponse(ClusterAnswer):
     """The cluster as it was left."""
-
-    cluster_info: ClusterInfo | None = wire(None, _CLUSTER_INFO)
 
 
 @message
@@ -478,10 +480,9 @@ class AttachedPeerInfo(Message):
 
 
 @message
-class AttachPeerResponse(Message):
+class AttachPeerResponse(ClusterAnswer):
     """The peer that was attached."""
 
-    cluster_info: ClusterInfo | None = wire(None, _CLUSTER_INFO)
     attached_peer_info: AttachedPeerInfo | None = wire(None, "The new peer.")
 
 
@@ -503,38 +504,29 @@ class SendOutboundMessageResponse(Message):
 
 
 @message
-class SaveSnapshotRequest(Message):
+class SaveSnapshotRequest(NewSnapshot):
     """What to call the snapshot."""
 
-    snapshot_name: str = wire("", "A name that no snapshot has.", "before-upgrade", required=True)
-
 
 @message
-class SaveSnapshotResponse(Message):
+class SaveSnapshotResponse(SavedSnapshot):
     """The snapshot that was saved."""
 
-    snapshot_path: str = wire("", "Its path on the server.", "/tmp/netrunner/snapshots/mine")  # noqa: S108
-
 
 @message
-class SaveHotSnapshotRequest(Message):
+class SaveHotSnapshotRequest(NewSnapshot):
     """What to call the snapshot."""
 
-    snapshot_name: str = wire("", "A name that no snapshot has.", "before-upgrade", required=True)
-
 
 @message
-class SaveHotSnapshotResponse(Message):
+class SaveHotSnapshotResponse(SavedSnapshot):
     """The snapshot that was saved."""
 
-    snapshot_path: str = wire("", "Its path on the server.", "/tmp/netrunner/snapshots/mine")  # noqa: S108
-
 
 @message
-class LoadSnapshotRequest(Message):
+class LoadSnapshotRequest(SnapshotChoice):
     """Which snapshot to start a cluster from, and how."""
 
-    snapshot_name: str = wire("", "The snapshot's name.", "before-upgrade", required=True)
     exec_path: str | None = wire(None, "Path of the node binary; absent for the saved one.")
     plugin_dir: str = wire("", _PLUGIN_DIR, _PLUGIN_DIR_EXAMPLE)
     root_data_dir: str | None = wire(None, "Directory for the cluster's data.")
@@ -550,17 +542,13 @@ class LoadSnapshotRequest(Message):
 
 
 @message
-class LoadSnapshotResponse(Message):
+class LoadSnapshotResponse(ClusterAnswer):
     """The cluster that was started from the snapshot."""
-
-    cluster_info: ClusterInfo | None = wire(None, _CLUSTER_INFO)
 
 
 @message
-class RemoveSnapshotRequest(Message):
+class RemoveSnapshotRequest(SnapshotChoice):
     """Which snapshot to remove."""
-
-    snapshot_name: str = wire("", "The snapshot's name.", "before-upgrade", required=True)
 
 
 @message

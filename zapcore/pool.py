@@ -26,7 +26,6 @@ from zapcore.errors import (
     IdentityMismatch,
     OutcomeUnknown,
     Overloaded,
-    TransportError,
     ZapError,
 )
 from zapcore.methods import Method, Request, Response, Rpcs
@@ -159,7 +158,7 @@ class ConnectionPool:
         self._tasks: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
         self._calls = 0
-        self._closed = True
+        self._closed = False
         self.last_failure: ZapError | None = None
 
     async def __aenter__(self) -> Self:
@@ -214,14 +213,7 @@ class ConnectionPool:
         Raises:
             ZapError: the last failure to connect, after ``timeout`` seconds.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        while not self.connected_now:
-            try:
-                await self._acquire(deadline, None)
-            except TransportError:
-                if loop.time() >= deadline:
-                    raise
+        await self._acquire(asyncio.get_running_loop().time() + timeout, None)
 
     async def call(
         self,
@@ -262,7 +254,7 @@ class ConnectionPool:
         try:
             connection = self._least_busy(None)
             if connection is None:
-                connection = await self._acquire(deadline, None)
+                connection = await self._acquire(self._patience(deadline), None)
                 timeout = deadline - loop.time()
             try:
                 return await connection.exchange(method, payload, timeout=timeout)
@@ -270,7 +262,9 @@ class ConnectionPool:
                 _check_repeatable(method, error)
                 if self._closed:
                     raise
-            another = self._least_busy(connection) or await self._acquire(deadline, connection)
+            another = self._least_busy(connection)
+            if another is None:
+                another = await self._acquire(self._patience(deadline), connection)
             try:
                 return await another.exchange(method, payload, timeout=deadline - loop.time())
             except ConnectionLost as error:
@@ -289,10 +283,12 @@ class ConnectionPool:
                 best = connection
         return best
 
-    async def _acquire(self, deadline: float, but: Connection | None) -> Connection:
+    def _patience(self, deadline: float) -> float:
+        """Until when a call waits for a connection."""
+        return min(deadline, asyncio.get_running_loop().time() + self.limits.acquire_timeout)
+
+    async def _acquire(self, until: float, but: Connection | None) -> Connection:
         """Wait for a connection that can carry a call; in vain while the server is a stranger."""
-        loop = asyncio.get_running_loop()
-        until = min(deadline, loop.time() + self.limits.acquire_timeout)
         if isinstance(self.last_failure, IdentityMismatch) and not self.connected_now:
             raise self._unavailable()
         try:

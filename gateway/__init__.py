@@ -1,0 +1,1 @@
+"""An HTTP/JSON and Server-Sent Events gateway to netrunner's native protocol."""

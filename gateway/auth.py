@@ -1,0 +1,208 @@
+"""Who may ask: Host and Origin rules against other web pages, bearer tokens against strangers."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from gateway.errors import FORBIDDEN, UNAUTHENTICATED, Kind
+
+Scope = Literal["read", "operate"]
+
+_OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_TOKEN_PREFIX = "zgw_"  # noqa: S105 - what tokens start with, for secret scanners to find
+_LINE = re.compile(
+    r"(?P<name>[A-Za-z0-9_.-]{1,64})[ \t]+(?P<scope>read|operate)"
+    r"[ \t]+sha256:(?P<digest>[0-9a-f]{64})"
+)
+_MAX_FILE_SIZE = 1024 * 1024
+
+
+class TokenFileError(Exception):
+    """A token file can't be read, or a line of it is malformed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token as it is kept: a name, what it allows, and a digest of the secret."""
+
+    name: str
+    scope: Scope
+    digest: bytes
+
+
+def new_token() -> str:
+    """A fresh secret of 256 bits."""
+    return _TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
+def digest_of(secret: str) -> bytes:
+    """What is kept of a secret. It has 256 random bits, so a plain digest is enough."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def token_line(name: str, scope: str, secret: str) -> str:
+    """A token's line in a token file.
+
+    Raises:
+        TokenFileError: the name or scope has another form.
+    """
+    line = f"{name} {scope} sha256:{digest_of(secret).hex()}"
+    if _LINE.fullmatch(line) is None:
+        raise TokenFileError(f"{name!r} is no token name: up to 64 letters, digits, dots, dashes")
+    return line
+
+
+def load_tokens(path: Path) -> tuple[Token, ...]:
+    """The tokens in a file: one `name scope sha256:digest` per line, # for comments.
+
+    Raises:
+        TokenFileError: unreadable, too large, malformed (with the line's number) or empty.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE_SIZE + 1)
+        text = data.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenFileError(f"can't read {path}: {error}") from error
+    if len(data) > _MAX_FILE_SIZE:
+        raise TokenFileError(f"{path} is over {_MAX_FILE_SIZE} bytes")
+    tokens = []
+    for number, line in enumerate(text.split("\n"), 1):
+        content = line.split("#", 1)[0].strip()
+        if not content:
+            continue
+        match = _LINE.fullmatch(content)
+        if match is None:
+            raise TokenFileError(
+                f"{path}, line {number}: not `name read|operate sha256:…`;"
+                " `zap-gateway token new NAME` prints such a line"
+            )
+        scope: Scope = "read" if match["scope"] == "read" else "operate"
+        tokens.append(Token(match["name"], scope, bytes.fromhex(match["digest"])))
+    if not tokens:
+        raise TokenFileError(f"{path} has no tokens: `zap-gateway token new NAME` makes one")
+    return tuple(tokens)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a bind address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Refusal(NamedTuple):
+    """Why a request is not let in."""
+
+    kind: Kind
+    detail: str
+
+
+class RequestHeaders(NamedTuple):
+    """The headers that decide; empty where absent."""
+
+    host: str
+    origin: str
+    fetch_site: str
+    fetch_mode: str
+    authorization: str
+
+
+class Access:
+    """The rules.
+
+    Without tokens every request must come from this machine in every sense: a Host that names it
+    (a page elsewhere may have its own name resolve to us: DNS rebinding), and no Origin but ours.
+
+    Args:
+        tokens: who may ask; empty lets in everybody on this machine.
+        allowed_hosts: names beside the loopback ones that Host may give.
+        allowed_origins: origins of web pages that may ask.
+    """
+
+    def __init__(
+        self,
+        tokens: tuple[Token, ...] = (),
+        allowed_hosts: tuple[str, ...] = (),
+        allowed_origins: tuple[str, ...] = (),
+    ) -> None:
+        self._tokens = tokens
+        self._hosts = _LOOPBACK_NAMES | {host.lower() for host in allowed_hosts}
+        self._check_host = not tokens or bool(allowed_hosts)
+        self._origins = frozenset(origin.lower().rstrip("/") for origin in allowed_origins)
+
+    def check(self, verb: str, path: str, scheme: str, headers: RequestHeaders) -> Refusal | None:
+        """Why a request is refused; None lets it in."""
+        if self._check_host and _host_name(headers.host) not in self._hosts:
+            return Refusal(
+                FORBIDDEN,
+                f"the Host {headers.host[:100]!r} is not one of this gateway's names:"
+                " use 127.0.0.1 or localhost, or start it with --allowed-host",
+            )
+        if (refusal := self._check_origin(verb, path, scheme, headers)) is not None:
+            return refusal
+        if self._tokens and path not in _OPEN_PATHS:
+            return self._check_token(verb, headers.authorization)
+        return None
+
+    def _check_origin(
+        self, verb: str, path: str, scheme: str, headers: RequestHeaders
+    ) -> Refusal | None:
+        origin = headers.origin.lower()
+        if origin in self._origins and origin:
+            return None
+        own = f"{scheme}://{headers.host}".lower()
+        foreign = bool(origin) and origin != own
+        site = headers.fetch_site
+        visit = verb == "GET" and headers.fetch_mode == "navigate" and not path.startswith("/v1/")
+        if foreign or (site not in ("", "same-origin", "none") and not visit):
+            return Refusal(
+                FORBIDDEN,
+                f"a page of another site ({(headers.origin or site)[:100]!r}) may not use this"
+                " gateway; --allowed-origin lets a site in",
+            )
+        return None
+
+    def _check_token(self, verb: str, authorization: str) -> Refusal | None:
+        scheme, _, secret = authorization.partition(" ")
+        token = self._find(secret.strip()) if scheme.lower() == "bearer" else None
+        if token is None:
+            return Refusal(
+                UNAUTHENTICATED,
+                "send a token of this gateway: Authorization: Bearer …"
+                if not authorization
+                else "the token is not one of this gateway's",
+            )
+        if verb not in ("GET", "HEAD") and token.scope != "operate":
+            return Refusal(
+                FORBIDDEN, f"the token {token.name!r} may only read; this needs the scope operate"
+            )
+        return None
+
+    def _find(self, secret: str) -> Token | None:
+        """Every token is compared, in constant time each."""
+        digest = digest_of(secret)
+        found = None
+        for token in self._tokens:
+            if hmac.compare_digest(token.digest, digest):
+                found = token
+        return found
+
+
+def _host_name(host: str) -> str:
+    """A Host header without its port."""
+    name = host.lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0]

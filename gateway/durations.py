@@ -1,0 +1,32 @@
+"""Times as people write them in a URL or a setting: `500ms`, `1s`, `2m`, `1h`, or plain seconds."""
+
+from __future__ import annotations
+
+import re
+
+_DURATION = re.compile(r"(?P<number>\d{1,12}(?:\.\d{1,9})?)(?P<unit>ms|s|m|h)?", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds.
+
+    Raises:
+        ValueError: not a number with one of the units, in words for a user.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text[:40]!r} is not a time: give it as in 500ms, 1s, 2m, 1h or 1.5")
+    return float(match["number"]) * _SECONDS[match["unit"]]
+
+
+def parse_bounded(text: str, minimum: float, maximum: float) -> float:
+    """Seconds within limits.
+
+    Raises:
+        ValueError: not a time, or outside the limits, in words for a user.
+    """
+    seconds = parse_duration(text)
+    if not minimum <= seconds <= maximum:
+        raise ValueError(f"{text[:40]!r} is outside {minimum:g} s to {maximum:g} s")
+    return seconds

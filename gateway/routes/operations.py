@@ -1,0 +1,92 @@
+"""Routes about the gateway itself: liveness, readiness, metrics."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import FastAPI, Request
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from gateway import metrics
+from gateway.errors import MEDIA_TYPE as PROBLEM
+from gateway.errors import UNAVAILABLE, problem, problem_headers, render
+from gateway.routes.documents import ALWAYS, problem_responses
+from gateway.routes.rpc import json_response, upstream_of
+from gateway.routes.table import GATEWAY
+
+
+class Health(BaseModel):
+    """The gateway process lives."""
+
+    status: Annotated[str, Field(description="Always `ok`.", examples=["ok"])] = "ok"
+
+
+class Readiness(BaseModel):
+    """A connection to the netrunner server stands."""
+
+    status: Annotated[str, Field(description="Always `ready`.", examples=["ready"])] = "ready"
+    upstream: Annotated[str, Field(description="The server's address.", examples=["host:9999"])]
+    connections: Annotated[int, Field(description="How many connections stand.", examples=[2])]
+
+
+async def _healthz() -> Response:
+    return json_response(Health().model_dump_json().encode())
+
+
+async def _readyz(request: Request) -> Response:
+    pool = upstream_of(request).pool
+    connections = len(pool.connections)
+    if connections:
+        ready = Readiness(upstream=pool.address, connections=connections)
+        return json_response(ready.model_dump_json().encode())
+    failure = pool.last_failure
+    reason = f"no connection to {pool.address} yet" if failure is None else str(failure)
+    document = problem(UNAVAILABLE, reason, request_id=request.state.request_id)
+    return Response(render(document), 503, problem_headers(UNAVAILABLE), PROBLEM)
+
+
+async def _metrics(request: Request) -> Response:
+    upstream = upstream_of(request)
+    upstream.metrics.connections.set(len(upstream.pool.connections))
+    return Response(upstream.metrics.render(), media_type=metrics.MEDIA_TYPE)
+
+
+def add_operation_routes(api: FastAPI) -> None:
+    """Add them."""
+    api.add_api_route(
+        "/healthz",
+        _healthz,
+        tags=[GATEWAY],
+        summary="Does the gateway live?",
+        description="200 as long as the process answers at all, whatever its upstream does.",
+        operation_id="healthz",
+        response_class=Response,
+        responses={200: {"model": Health}, **problem_responses(ALWAYS)},
+    )
+    api.add_api_route(
+        "/readyz",
+        _readyz,
+        tags=[GATEWAY],
+        summary="Can the gateway reach the netrunner server?",
+        description="200 while a connection stands; 503 with the reason while none does.",
+        operation_id="readyz",
+        response_class=Response,
+        responses={200: {"model": Readiness}, **problem_responses((*ALWAYS, UNAVAILABLE))},
+    )
+    api.add_api_route(
+        "/metrics",
+        _metrics,
+        tags=[GATEWAY],
+        summary="Counters for Prometheus",
+        description="In Prometheus' text format.",
+        operation_id="metrics",
+        response_class=Response,
+        responses={
+            200: {
+                "description": "The counters.",
+                "content": {"text/plain": {"schema": {"type": "string"}}},
+            },
+            **problem_responses(ALWAYS),
+        },
+    )

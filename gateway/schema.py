@@ -1,0 +1,195 @@
+"""The JSON side of the messages: pydantic models and JSON bytes, derived from the dataclasses."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import re
+import types
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
+
+import pydantic_core
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
+from pydantic import create_model as create_pydantic_model
+from pydantic.alias_generators import to_camel
+
+from zapcore.codec import Integer, KeyedBy, Message
+
+_DECIMAL = re.compile(r"-?\d{1,20}", re.ASCII)
+
+
+class MessageModel(BaseModel):
+    """A message's JSON form; `message` is the dataclass that it stands for."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        field_title_generator=lambda name, _: name.replace("_", " "),
+        populate_by_name=True,
+        extra="forbid",
+        json_schema_serialization_defaults_required=True,
+    )
+
+
+def _whole_number(value: object) -> object:
+    """Numbers and decimal strings; not true and false, which Python takes for 1 and 0."""
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    raise ValueError("must be a whole number (or one as a decimal string)")
+
+
+def _from_base64(value: object) -> object:
+    """Standard or URL-safe alphabet, padded or not, as protobuf's JSON has it."""
+    if not isinstance(value, str):
+        raise ValueError("must be base64 text")
+    text = value.translate(_URL_SAFE).rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("is not base64") from error
+
+
+_URL_SAFE = str.maketrans("-_", "+/")
+_BASE64_SCHEMA = {"type": "string", "format": "byte", "contentEncoding": "base64"}
+_BASE64 = Annotated[bytes, BeforeValidator(_from_base64), WithJsonSchema(_BASE64_SCHEMA)]
+
+
+def _integer_type(integer: Integer) -> object:
+    limits = {"minimum": integer.minimum, "maximum": integer.maximum}
+    kind = f"{'' if integer.signed else 'u'}int{integer.bits}"
+    return Annotated[
+        int,
+        Field(ge=integer.minimum, le=integer.maximum),
+        BeforeValidator(_whole_number),
+        WithJsonSchema({"type": "integer", "format": kind, **limits}),
+    ]
+
+
+def _json_type(annotation: Any) -> Any:
+    """The pydantic type for a field's annotation."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation in (str, bool):
+        return Annotated[annotation, Strict()]
+    if annotation is bytes:
+        return _BASE64
+    if origin is Annotated and isinstance(arguments[1], Integer):
+        return _integer_type(arguments[1])
+    if origin is Annotated and isinstance(arguments[1], KeyedBy):
+        return _json_type(arguments[0])
+    if origin in (Union, types.UnionType):
+        return _json_type(arguments[0]) | None
+    if origin is list:
+        return types.GenericAlias(list, (_json_type(arguments[0]),))
+    if origin is dict:
+        return types.GenericAlias(dict, tuple(map(_json_type, arguments)))
+    return model_of(annotation)
+
+
+def _example(value: object) -> object:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
+
+
+def _model_field(field: dataclasses.Field[Any], annotation: object) -> tuple[object, object]:
+    details: dict[str, Any] = {"description": field.metadata["doc"]}
+    example = field.metadata["example"]
+    if example not in (None, "", [], {}):
+        details["examples"] = [_example(example)]
+    if field.metadata["required"]:
+        return _json_type(annotation), Field(min_length=1, **details)
+    if field.default_factory is not dataclasses.MISSING:
+        return _json_type(annotation), Field(default_factory=field.default_factory, **details)
+    return _json_type(annotation), Field(default=field.default, **details)
+
+
+def model_of(cls: type[Message], without: frozenset[str] = frozenset()) -> type[MessageModel]:
+    """The model of a message class, but for the fields that come from elsewhere (the path)."""
+    return _make_model(cast("Any", cls), without)
+
+
+@cache
+def _make_model(cls: type[Any], without: frozenset[str]) -> type[MessageModel]:
+    hints = get_type_hints(cls, localns={}, include_extras=True)
+    fields = {
+        field.name: _model_field(field, hints[field.name])
+        for field in dataclasses.fields(cls)
+        if field.name not in without
+    }
+    make = cast("Any", create_pydantic_model)
+    made = make(cls.__name__, __base__=MessageModel, __doc__=cls.__doc__, **fields)
+    made.message = cls
+    return cast("type[MessageModel]", made)
+
+
+def to_message(model: MessageModel, **others: object) -> Message:
+    """The message that a validated model stands for, with the fields that it lacks."""
+    given = {name: _plain(getattr(model, name)) for name in type(model).model_fields}
+    cls: Callable[..., Message] = cast("Any", type(model)).message
+    return cls(**given, **others)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, MessageModel):
+        return to_message(value)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+# Messages to JSON: one function per class, made once from the same annotations.
+
+
+def to_document(message: Message) -> dict[str, object]:
+    """A message as JSON-ready values: camelCase names, base64 for bytes."""
+    return _document_maker(cast("Any", type(message)))(message)
+
+
+def to_json(message: Message) -> bytes:
+    """A message's JSON."""
+    return pydantic_core.to_json(to_document(message))
+
+
+@cache
+def _document_maker(cls: type[Any]) -> Callable[[Message], dict[str, object]]:
+    hints = get_type_hints(cls, localns={}, include_extras=True)
+    namespace: dict[str, Any] = {"base64_text": _base64_text}
+    items = [
+        f"{to_camel(field.name)!r}: {_expression(hints[field.name], f'm.{field.name}', namespace)}"
+        for field in dataclasses.fields(cls)
+    ]
+    # The source is made of field names of this program; no input reaches it.
+    made = eval(f"lambda m: {{{', '.join(items)}}}", namespace)  # noqa: S307
+    return cast("Callable[[Message], dict[str, object]]", made)
+
+
+def _expression(annotation: Any, source: str, namespace: dict[str, Any]) -> str:
+    """The source of a field's JSON-ready value; what it calls goes into ``namespace``."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is bytes:
+        return f"base64_text({source})"
+    if origin is Annotated:
+        return _expression(arguments[0], source, namespace)
+    if origin in (Union, types.UnionType):
+        inner = _expression(arguments[0], source, namespace)
+        return source if inner == source else f"None if {source} is None else {inner}"
+    if origin is list:
+        inner = _expression(arguments[0], "item", namespace)
+        return source if inner == "item" else f"[{inner} for item in {source}]"
+    if origin is dict:
+        inner = _expression(arguments[1], "item", namespace)
+        return source if inner == "item" else f"{{k: {inner} for k, item in {source}.items()}}"
+    if isinstance(annotation, type) and issubclass(annotation, Message):
+        namespace[f"document_of_{annotation.__name__}"] = _document_maker(cast("Any", annotation))
+        return f"document_of_{annotation.__name__}({source})"
+    return source
+
+
+def _base64_text(value: bytes) -> str:
+    return binascii.b2a_base64(value, newline=False).decode("ascii")

@@ -1,0 +1,79 @@
+"""The way to the netrunner server: calls in, JSON bytes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway import schema
+from gateway.metrics import Metrics
+from zapcore.codec import Message
+from zapcore.errors import ZapError
+from zapcore.methods import Method
+from zapcore.pool import ConnectionPool
+
+_LARGEST_KEPT = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallTimes:
+    """How long a call may take where the request doesn't say, in seconds."""
+
+    reading: float
+    changing: float
+
+
+class Upstream:
+    """Calls through the pool.
+
+    An answer's JSON is a pure function of its bytes, so each RPC's last answer keeps its JSON
+    beside it: a cluster that did not change is not decoded again.
+    """
+
+    def __init__(self, pool: ConnectionPool, times: CallTimes, metrics: Metrics) -> None:
+        self.pool = pool
+        self.times = times
+        self.metrics = metrics
+        self._last: dict[str, tuple[bytes, bytes]] = {}
+
+    async def call(
+        self,
+        method: Method[Message, Message],
+        request: Message | None = None,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Call an RPC; its answer's JSON.
+
+        Raises:
+            ZapError: whatever went wrong; see ConnectionPool.exchange.
+        """
+        payload = method.encode_request(request)
+        return await self.exchange(method, payload, timeout)
+
+    async def exchange(
+        self, method: Method[Message, Message], payload: bytes, timeout: float | None = None
+    ) -> bytes:
+        """As :meth:`call`, for a request that is encoded already."""
+        if timeout is None:
+            timeout = self.times.reading if method.read_only else self.times.changing
+        try:
+            body = await self.pool.exchange(method, payload, timeout=timeout)
+            answer = self.render(method, body)
+        except ZapError as error:
+            self.metrics.call_failed(method, error)
+            raise
+        self.metrics.call_succeeded(method)
+        return answer
+
+    def render(self, method: Method[Message, Message], body: bytes) -> bytes:
+        """An answer's JSON.
+
+        Raises:
+            DecodeError: the body is not that RPC's answer.
+        """
+        last = self._last.get(method.name)
+        if last is not None and last[0] == body:
+            return last[1]
+        answer = schema.to_json(method.response.decode(body))
+        if len(body) <= _LARGEST_KEPT:
+            self._last[method.name] = (body, answer)
+        return answer

@@ -1,0 +1,49 @@
+"""A netrunner server on the simulation, whose answers to Status can be made to differ.
+
+python -m benchmarks.server [--changing] prints one JSON line with its address and fingerprint.
+With --changing every node of every answer differs from the answer before, which no cluster does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import replace
+
+from gateway.process import run
+from zapcore import Identity, NetrunnerServer, SimulatedNetrunner
+from zapcore.messages import StatusRequest, StatusResponse
+
+
+class Changing(SimulatedNetrunner):
+    """Each node's log directory has a number that no answer before had."""
+
+    _number = 100_000
+
+    async def status(self, request: StatusRequest) -> StatusResponse:
+        """The state, with the numbers."""
+        response = await super().status(request)
+        assert response.cluster_info is not None
+        nodes = response.cluster_info.node_infos
+        self._number += 1
+        for name, node in nodes.items():
+            nodes[name] = replace(node, log_dir=f"{node.log_dir}/{self._number}")
+        return response
+
+
+async def _serve(backend: SimulatedNetrunner) -> int:
+    identity = Identity.generate()
+    async with NetrunnerServer(backend, identity).serving() as server:
+        fingerprint = identity.public.fingerprint
+        told = {"address": server.address, "fingerprint": fingerprint, "pid": os.getpid()}
+        print(json.dumps(told), flush=True)
+        ended = asyncio.Event()
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
+        await ended.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    run(_serve(Changing() if "--changing" in sys.argv else SimulatedNetrunner()))

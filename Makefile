@@ -1,0 +1,60 @@
+# make run    the gateway on a simulated netrunner, on http://127.0.0.1:8081
+# make test   every test
+# make check  ruff, mypy --strict, and every test with coverage
+# make bench  the benchmarks, as ratios
+# make help   this
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help run test check lint format bench openapi clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or say where it is (make PYTHON=/path/to/python3)"; exit 1; }
+	@echo "Making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) can't make a virtual environment: on Debian and Ubuntu, apt install python3-venv"; rm -rf $(VENV); exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+
+$(VENV)/.run: $(BIN)/python pyproject.toml
+	@echo "Installing the gateway (a minute, once)"
+	@$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	@echo "Installing the development tools (a minute, once)"
+	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+run: $(VENV)/.run
+	@$(BIN)/zap-gateway dev $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint
+	$(MAKE) test ARGS="--cov --cov-report=term $(ARGS)"
+	$(BIN)/coverage report --include='zapcore/*' --fail-under=95 --format=total
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks $(ARGS)
+
+openapi: $(VENV)/.run
+	$(BIN)/zap-gateway openapi > openapi/openapi.json
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

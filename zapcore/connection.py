@@ -34,6 +34,7 @@ from zapcore.framing import (
     Envelope,
     LengthPrefixed,
     MessageReader,
+    encode_message,
     response_type,
 )
 from zapcore.methods import Method, Request, Response
@@ -93,6 +94,8 @@ class Channel(asyncio.Protocol, ABC):
         self._writable.set()
         self.closed: asyncio.Future[None] = self._loop.create_future()
         self.failure: ZapError | None = None
+        self.usable = False
+        """Whether messages can be written."""
         self.last_received = self._loop.time()
         self._established_at = math.inf
 
@@ -118,15 +121,6 @@ class Channel(asyncio.Protocol, ABC):
         return self._session.remote if self._session else None
 
     @property
-    def usable(self) -> bool:
-        """Whether messages can be written."""
-        return (
-            self._session is not None
-            and self._transport is not None
-            and not self._transport.is_closing()
-        )
-
-    @property
     def proven(self) -> bool:
         """Whether the peer has sent anything since the handshake."""
         return self.last_received > self._established_at
@@ -134,6 +128,7 @@ class Channel(asyncio.Protocol, ABC):
     def establish(self, session: Session) -> None:
         """Begin to carry messages."""
         self._session = session
+        self.usable = True
         self._established_at = self._loop.time()
 
     def write(self, message: bytes) -> None:
@@ -155,12 +150,14 @@ class Channel(asyncio.Protocol, ABC):
         """Drop the connection at once, because of ``failure``."""
         if self.failure is None:
             self.failure = failure
+        self.usable = False
         if self._transport:
             self._transport.abort()
 
     def close(self) -> None:
         """Close the connection once what is written has left."""
         self._flush()
+        self.usable = False
         if self._transport:
             self._transport.close()
 
@@ -195,6 +192,11 @@ class Channel(asyncio.Protocol, ABC):
         for payload in payloads:
             self.handshake_received(payload)
 
+    def eof_received(self) -> bool:
+        """See asyncio.Protocol. The peer will say no more, so nothing more is asked of it."""
+        self.usable = False
+        return False
+
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
         self._writable.clear()
@@ -207,6 +209,7 @@ class Channel(asyncio.Protocol, ABC):
         """See asyncio.Protocol."""
         if self.failure is None and error is not None:
             self.failure = ConnectionLost(f"the connection broke: {error}")
+        self.usable = False
         self._writable.set()
         if not self.closed.done():
             self.closed.set_result(None)
@@ -409,7 +412,7 @@ class Connection(Channel):
             raise self._lost(sent=False)
         self._check_room()
         request_id = self._free_id()
-        message = Envelope(method.opcode, request_id, payload).encode()
+        message = encode_message(method.opcode, request_id, payload)
         self._last_id = request_id
         self._waiting[request_id] = waiter
         self.write(message)

@@ -46,13 +46,18 @@ class Envelope(NamedTuple):
         Raises:
             MessageTooLarge: the body is beyond MAX_BODY_SIZE bytes.
         """
-        size = len(self.body) + REQUEST_ID_SIZE
-        if size > MAX_MESSAGE_SIZE:
-            raise MessageTooLarge(
-                f"a body of {len(self.body)} bytes is beyond the {MAX_BODY_SIZE} bytes"
-                " that a ZAP message can carry: send less at once"
-            )
-        return _HEADER.pack(size, self.type, self.request_id) + self.body
+        return encode_message(*self)
+
+
+def encode_message(kind: int, request_id: int, body: bytes) -> bytes:
+    """A message of type ``kind`` as it crosses the wire; see Envelope.encode."""
+    size = len(body) + REQUEST_ID_SIZE
+    if size > MAX_MESSAGE_SIZE:
+        raise MessageTooLarge(
+            f"a body of {len(body)} bytes is beyond the {MAX_BODY_SIZE} bytes"
+            " that a ZAP message can carry: send less at once"
+        )
+    return _HEADER.pack(size, kind, request_id) + body
 
 
 def response_type(opcode: int) -> int:

@@ -57,29 +57,47 @@ def main(arguments: argparse.Namespace) -> int:
     settings = load_settings({"host": arguments.host, "port": arguments.port}, environment=False)
     settings.check_bind()
     listener = listen(settings.host, settings.port)
-    # Until the server handles it: a SIGTERM must not leave the keys behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="zap-gateway-") as folder:
-        return run(_dev(settings, listener, Path(folder), arguments.nodes))
+    return run(_dev(settings, listener, arguments.nodes))
 
 
-async def _dev(settings: Settings, listener: socket.socket, folder: Path, nodes: str) -> int:
-    identity = Identity.generate()
-    identity.public.save(folder / "gateway.pub")
-    server_identity = Identity.generate()
-    server_identity.save(folder / "netrunner.json")
-    async with _simulation(folder, nodes) as (process, announcement):
-        settings = settings.model_copy(update={"upstream": announcement["address"]})
-        gateway = Gateway(settings, identity, server_identity.public)
-        watching = asyncio.create_task(_watch(process))
-        greeting = asyncio.create_task(_greet(gateway, url_of(listener), announcement))
-        try:
-            await serve(gateway, listener)
-        finally:
-            for task in (watching, greeting):
-                task.cancel()
-            await asyncio.gather(watching, greeting, return_exceptions=True)
+async def _dev(settings: Settings, listener: socket.socket, nodes: str) -> int:
+    """Run both. A signal while they start must leave neither the keys nor a process behind."""
+    serving = asyncio.Event()
+    running = asyncio.create_task(_run_both(settings, listener, nodes, serving))
+
+    def stop_starting() -> None:
+        if not serving.is_set():  # the HTTP server handles its own signals
+            running.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop_starting)
+    await asyncio.wait((running,))
+    if not running.cancelled():
+        running.result()
     return 0
+
+
+async def _run_both(
+    settings: Settings, listener: socket.socket, nodes: str, serving: asyncio.Event
+) -> None:
+    identity, server_identity = Identity.generate(), Identity.generate()
+    with tempfile.TemporaryDirectory(prefix="zap-gateway-") as name:
+        folder = Path(name)
+        identity.public.save(folder / "gateway.pub")
+        server_identity.save(folder / "netrunner.json")
+        async with _simulation(folder, nodes) as (process, announcement):
+            settings = settings.model_copy(update={"upstream": announcement["address"]})
+            gateway = Gateway(settings, identity, server_identity.public)
+            watching = asyncio.create_task(_watch(process))
+            greeting = asyncio.create_task(_greet(gateway, url_of(listener), announcement))
+            serving.set()
+            try:
+                await serve(gateway, listener)
+            finally:
+                for task in (watching, greeting):
+                    task.cancel()
+                await asyncio.gather(watching, greeting, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -326,7 +326,10 @@ class ConnectionPool:
 
     def connected(self) -> None:
         """A slot has a connection."""
-        logger.info("connected to %s", self.address)
+        if self.last_failure is None:
+            logger.info("connected to %s", self.address)
+        else:
+            logger.warning("connected to %s again", self.address)
         self.last_failure = None
         self._notify()
 

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run both until a signal comes."""
-    configure_logging("info")
+    configure_logging("warning")
     # What the environment says is meant for a real gateway, not for this one.
     settings = load_settings({"host": arguments.host, "port": arguments.port}, environment=False)
     settings.check_bind()

@@ -186,11 +186,14 @@ class Gateway:
             return
         request_id, headers, length = _read_headers(scope)
         verb, path = scope["method"], scope["path"]
-        send = self._answering(send, request_id)
+        origin = headers.origin if self._access.allows(headers.origin) else ""
+        send = self._answering(send, request_id, origin)
         refusal = self._access.check(verb, path, scope["scheme"], headers)
         if refusal is not None:
             document = errors.problem(refusal.kind, refusal.detail, request_id=request_id)
             await _send_problem(send, refusal.kind, document)
+        elif self._access.is_preflight(verb, headers):
+            await _send(send, 204, b"", [*_PREFLIGHT_HEADERS])
         elif length > self._max_body:
             detail = f"{length} bytes; at most {self._max_body} are taken (--max-body)"
             document = errors.problem(errors.BODY_TOO_LARGE, detail, request_id=request_id)
@@ -218,9 +221,14 @@ class Gateway:
             return
         await _send(send, 200, body, [(b"content-type", JSON.encode())])
 
-    def _answering(self, send: Send, request_id: str) -> Send:
-        """A ``send`` that adds the headers of every answer, and counts it."""
+    def _answering(self, send: Send, request_id: str, origin: str) -> Send:
+        """A ``send`` that adds the headers of every answer, and counts it.
+
+        ``origin`` is that of a web page which was let in by name; empty for none.
+        """
         common = [*_COMMON_HEADERS, (b"x-request-id", request_id.encode())]
+        if origin:
+            common += [(b"access-control-allow-origin", origin.encode("latin-1")), *_CORS_HEADERS]
 
         async def send_with_headers(message: AsgiMessage) -> None:
             if message["type"] == "http.response.start":
@@ -231,7 +239,22 @@ class Gateway:
         return send_with_headers
 
 
-_COMMON_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+_COMMON_HEADERS = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),  # a page in a frame could be made to take a click for ours
+)
+
+
+_CORS_HEADERS = (
+    (b"access-control-expose-headers", b"X-Request-ID, Retry-After"),
+    (b"vary", b"Origin"),
+)
+_PREFLIGHT_HEADERS = (
+    (b"access-control-allow-methods", b"GET, POST, DELETE"),
+    (b"access-control-allow-headers", b"Authorization, Content-Type, X-Request-ID"),
+    (b"access-control-max-age", b"600"),
+)
 
 
 def _is_plain_read(method: Method[Message, Message], place: Place) -> bool:

@@ -22,6 +22,7 @@ _LINE = re.compile(
     r"(?P<name>[A-Za-z0-9_.-]{1,64})[ \t]+(?P<scope>read|operate)"
     r"[ \t]+sha256:(?P<digest>[0-9a-f]{64})"
 )
+_HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[^:\[\]]+))(?::\d{1,5})?")
 _MAX_FILE_SIZE = 1024 * 1024
 
 
@@ -152,16 +153,24 @@ class Access:
             )
         if (refusal := self._check_origin(verb, path, scheme, headers)) is not None:
             return refusal
-        if self._tokens and path not in _OPEN_PATHS:
+        if self._tokens and path not in _OPEN_PATHS and not self.is_preflight(verb, headers):
             return self._check_token(verb, headers.authorization)
         return None
+
+    def allows(self, origin: str) -> bool:
+        """Whether web pages of an origin were let in by name."""
+        return bool(origin) and origin.lower() in self._origins
+
+    def is_preflight(self, verb: str, headers: RequestHeaders) -> bool:
+        """Whether a browser asks what a page that was let in may send; no token comes with that."""
+        return verb == "OPTIONS" and self.allows(headers.origin)
 
     def _check_origin(
         self, verb: str, path: str, scheme: str, headers: RequestHeaders
     ) -> Refusal | None:
-        origin = headers.origin.lower()
-        if origin in self._origins and origin:
+        if self.allows(headers.origin):
             return None
+        origin = headers.origin.lower()
         own = f"{scheme}://{headers.host}".lower()
         foreign = bool(origin) and origin != own
         site = headers.fetch_site
@@ -201,8 +210,6 @@ class Access:
 
 
 def _host_name(host: str) -> str:
-    """A Host header without its port."""
-    name = host.lower()
-    if name.startswith("["):
-        return name[1:].partition("]")[0]
-    return name.partition(":")[0]
+    """A Host header without its port; empty for what is no host."""
+    match = _HOST.fullmatch(host.lower())
+    return (match["v6"] or match["name"]) if match else ""

@@ -70,17 +70,21 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_stop = on_stop
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A first signal drains; a second one ends the process at once."""
         if self.should_exit:
             self.force_exit = True
-        self._on_stop()
+        # A handler runs between any two steps of the program; the streams end in their own turn.
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._on_stop)
         super().handle_exit(sig, frame)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle the signals while serving, and do not raise them again afterwards."""
+        self._loop = asyncio.get_running_loop()
         handled = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self.handle_exit) for number in handled}
         try:

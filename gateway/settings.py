@@ -88,10 +88,12 @@ class Settings(BaseSettings):
     @classmethod
     def _upstream_is_address(cls, value: str) -> str:
         try:
-            parse_address(value)
+            host, port = parse_address(value)
         except InvalidAddress as error:
             raise ValueError(str(error)) from error
-        return value
+        # One way to write it, so that a known server is known however its address is typed.
+        host = host.lower()
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     @field_validator("allowed_origin")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import secrets
 from collections.abc import AsyncGenerator, Iterator
@@ -21,6 +22,8 @@ from zapcore.errors import (
 )
 from zapcore.methods import Rpcs
 from zapcore.pool import backoff_delay
+
+logger = logging.getLogger(__name__)
 
 SHORTEST_INTERVAL = 0.1
 LONGEST_INTERVAL = 3600.0
@@ -166,14 +169,20 @@ class StatusFeed:
             except ZapError as error:
                 failures += 1
                 self._publish_failure(error, Rpcs.stream_status.name)
-                delay = backoff_delay(
-                    self._upstream.pool.limits, failures, secrets.randbelow(100) / 100
-                )
+                delay = self._backoff(failures)
                 if isinstance(error, RemoteError):
                     delay = max(delay, self._interval)
                 elif isinstance(error, TransportError):
                     source = self._pushed  # what comes back may be another server
+            except Exception:
+                # A defect, and a feed that quietly ended would leave its readers without a word.
+                logger.exception("the status stream failed in the gateway")
+                failures += 1
+                delay = self._backoff(failures)
             await asyncio.sleep(delay)
+
+    def _backoff(self, failures: int) -> float:
+        return backoff_delay(self._upstream.pool.limits, failures, secrets.randbelow(100) / 100)
 
     async def _pushed(self) -> AsyncGenerator[bytes, None]:
         """The server's own stream, on a connection of its own."""
@@ -223,8 +232,9 @@ class Reader:
             keep_alive: seconds.
         """
         last: bytes | None = None
+        silent_until = self._loop.time() + keep_alive
         while not self._feed.is_closed():
-            event = await self._next(self._loop.time() + keep_alive)
+            event = await self._next(silent_until)
             if event is None and self._feed.is_closed():
                 return
             if event is not None and changes and event.data == last:
@@ -232,14 +242,18 @@ class Reader:
             if event is not None:
                 last = event.data
             yield event
+            silent_until = self._loop.time() + keep_alive
 
     async def _next(self, until: float) -> Event | None:
-        while not self._feed.is_closed() and (now := self._loop.time()) < until:
+        while not self._feed.is_closed():
+            now = self._loop.time()
             event, wake = self._feed.latest, until
             if event is not None and event.sequence > self._seen:
                 if event.failed or now >= self._due:
                     return self._take(event, now)
                 wake = min(until, self._due)
+            if now >= until:
+                return None
             await self._feed.arrived(wake - now)
         return None
 

@@ -94,6 +94,7 @@ class Channel(asyncio.Protocol, ABC):
         self._writable.set()
         self.closed: asyncio.Future[None] = self._loop.create_future()
         self.failure: ZapError | None = None
+        self._closing: asyncio.TimerHandle | None = None
         self.usable = False
         """Whether messages can be written."""
         self.last_received = self._loop.time()
@@ -155,17 +156,18 @@ class Channel(asyncio.Protocol, ABC):
             self._transport.abort()
 
     def close(self) -> None:
-        """Close the connection once what is written has left."""
+        """Close the connection once what is written has left; a second is given for that."""
         self._flush()
         self.usable = False
         if self._transport:
             self._transport.close()
+            self._abort_soon()
 
     async def wait_closed(self) -> None:
-        """Close, and wait until the connection is gone; a peer that reads nothing gets a second."""
+        """Close, and wait until the connection is gone."""
         self.close()
-        await asyncio.wait((self.closed,), timeout=CLOSE_TIMEOUT)
-        self.abort(ConnectionLost("closed"))
+        if self._transport:
+            await asyncio.wait((self.closed,))
 
     # What the event loop calls.
 
@@ -193,9 +195,20 @@ class Channel(asyncio.Protocol, ABC):
             self.handshake_received(payload)
 
     def eof_received(self) -> bool:
-        """See asyncio.Protocol. The peer will say no more, so nothing more is asked of it."""
+        """See asyncio.Protocol. The peer will say no more: nothing more is asked of it.
+
+        The event loop closes the transport once what is written has left; a peer that does not
+        read it must not hold the connection for ever.
+        """
         self.usable = False
+        self._writable.set()
+        self._abort_soon()
         return False
+
+    def _abort_soon(self) -> None:
+        if self._closing is None:
+            lost = ConnectionLost("the peer did not take the last bytes")
+            self._closing = self._loop.call_later(CLOSE_TIMEOUT, self.abort, lost)
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
@@ -210,6 +223,8 @@ class Channel(asyncio.Protocol, ABC):
         if self.failure is None and error is not None:
             self.failure = ConnectionLost(f"the connection broke: {error}")
         self.usable = False
+        if self._closing is not None:
+            self._closing.cancel()
         self._writable.set()
         if not self.closed.done():
             self.closed.set_result(None)
@@ -316,11 +331,19 @@ class Connection(Channel):
         self._timer: asyncio.TimerHandle | None = None
         self._watched_until = math.inf
         self.established: asyncio.Future[None] = self._loop.create_future()
+        self.spent: asyncio.Future[None] = self._loop.create_future()
+        """Done once no more calls are taken."""
+        self.retired = False
 
     @property
     def calls(self) -> int:
         """Calls under way, those that wait to be written included, without those given up."""
         return len(self._waiting) - self._abandoned + self._unsent
+
+    @property
+    def load(self) -> int:
+        """Answers that the server owes, those to calls given up included."""
+        return len(self._waiting) + self._unsent
 
     async def call(
         self,
@@ -380,7 +403,8 @@ class Connection(Channel):
             async with asyncio.timeout_at(deadline):
                 await self.drained()
         except TimeoutError as error:
-            raise _deadline_exceeded(method, timeout) from error
+            text = f"{method} was not sent: the server took nothing for {timeout:g} s"
+            raise DeadlineExceeded(text) from error
         finally:
             self._unsent -= 1
 
@@ -437,6 +461,18 @@ class Connection(Channel):
         self._waiting[request_id] = None
         self._abandoned += 1
         if self._abandoned > MAX_ABANDONED:
+            self._retire()
+        self._end_if_retired()
+
+    def _retire(self) -> None:
+        """Take no more calls. Those under way, which may be other people's, can still end."""
+        self.retired = True
+        self.usable = False
+        if not self.spent.done():
+            self.spent.set_result(None)
+
+    def _end_if_retired(self) -> None:
+        if self.retired and self.calls == 0:
             self.abort(ConnectionLost(f"the server owes {self._abandoned} answers: taken for dead"))
 
     async def stream(
@@ -456,14 +492,21 @@ class Connection(Channel):
         ZAP can't cancel: close the connection to leave a stream early (protocol.md section 6).
 
         Raises:
-            as :meth:`call`, except for DeadlineExceeded.
+            as :meth:`call`; DeadlineExceeded only when there is no first answer within 30 s.
         """
         answers = _Answers(response_type(method.opcode), self)
-        await self.drained()
-        request_id = self._send(method, payload, answers)
+        request_id = 0
         try:
-            while body := await answers.next():
+            try:
+                async with asyncio.timeout(DEFAULT_TIMEOUT):
+                    await self.drained()
+                    request_id = self._send(method, payload, answers)
+                    body = await answers.next()
+            except TimeoutError as error:
+                raise _deadline_exceeded(method, DEFAULT_TIMEOUT) from error
+            while body:
                 yield body
+                body = await answers.next()
         finally:
             self._abandon(request_id)
             self.resume_reading()
@@ -504,6 +547,8 @@ class Connection(Channel):
         elif not waiter.deliver(envelope):
             return
         del self._waiting[request_id]
+        if self.retired:
+            self._end_if_retired()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Tell everybody who waits."""
@@ -513,6 +558,8 @@ class Connection(Channel):
             self.established.exception()  # whoever dialled may have given up: no loss to report
         if self._timer is not None:
             self._timer.cancel()
+        if not self.spent.done():
+            self.spent.set_result(None)
         waiters = [waiter for waiter in self._waiting.values() if waiter is not None]
         self._waiting.clear()
         self._abandoned = 0

@@ -26,6 +26,7 @@ from zapcore.errors import (
     IdentityMismatch,
     OutcomeUnknown,
     Overloaded,
+    TransportError,
     ZapError,
 )
 from zapcore.methods import Method, Request, Response, Rpcs
@@ -89,13 +90,19 @@ class _Slot:
                 self._pool.dial_failed(error)
                 await self._pause(failures)
                 continue
+            except Exception:
+                # A defect, and a pool that quietly stops to dial would hide it.
+                logger.exception("dialling %s failed", self._pool.address)
+                failures += 1
+                await self._pause(failures)
+                continue
             self.connection = connection
             self._pool.connected()
             try:
                 await self._watch(connection)
             finally:
                 self.connection = None
-                connection.close()
+                self._pool.let_go(connection)
             self._pool.disconnected(connection.failure)
             if connection.proven:
                 failures = 0
@@ -107,13 +114,13 @@ class _Slot:
         await asyncio.sleep(backoff_delay(self._limits, failures, random.random()))  # noqa: S311
 
     async def _watch(self, connection: Connection) -> None:
-        """Until the connection is gone, ask after the server whenever it is quiet."""
+        """As long as the connection takes calls, ask after the server whenever it is quiet."""
         loop = asyncio.get_running_loop()
-        while not connection.closed.done():
+        while not connection.spent.done():
             quiet_at = connection.last_received + self._limits.keepalive
-            await asyncio.wait((connection.closed,), timeout=max(quiet_at - loop.time(), 0.01))
+            await asyncio.wait((connection.spent,), timeout=max(quiet_at - loop.time(), 0.01))
             quiet = loop.time() - connection.last_received >= self._limits.keepalive
-            if quiet and not connection.closed.done():
+            if quiet and not connection.spent.done():
                 await self._check(connection)
 
     async def _check(self, connection: Connection) -> None:
@@ -122,8 +129,10 @@ class _Slot:
             await connection.exchange(Rpcs.ping, _PING_PAYLOAD, timeout=limit)
         except DeadlineExceeded:
             connection.abort(ConnectionLost(f"the server did not answer a Ping within {limit:g} s"))
+        except TransportError as error:
+            connection.abort(ConnectionLost(f"the keep-alive Ping failed: {error}"))
         except ZapError as error:
-            logger.info("keep-alive Ping failed: %s", error)
+            logger.info("the keep-alive Ping was answered with an error: %.200r", str(error))
 
 
 class ConnectionPool:
@@ -156,6 +165,7 @@ class ConnectionPool:
         self._server = server
         self._slots = [_Slot(self) for _ in range(size)]
         self._tasks: list[asyncio.Task[None]] = []
+        self._retired: set[Connection] = set()
         self._changed = asyncio.Event()
         self._calls = 0
         self._closed = False
@@ -172,7 +182,7 @@ class ConnectionPool:
 
     async def close(self) -> None:
         """Close all connections; calls under way end with ConnectionLost."""
-        connections = self.connections
+        connections = {*self.connections, *self._retired}
         self._closed = True
         self._notify()
         for task in self._tasks:
@@ -279,7 +289,7 @@ class ConnectionPool:
             connection = slot.connection
             if connection is None or connection is but or not connection.usable:
                 continue
-            if best is None or connection.calls < best.calls:
+            if best is None or connection.load < best.load:
                 best = connection
         return best
 
@@ -339,6 +349,14 @@ class ConnectionPool:
             logger.warning("no connection to %s: %s", self.address, error)
         self.last_failure = error
         self._notify()
+
+    def let_go(self, connection: Connection) -> None:
+        """A slot is done with a connection: close it, or let the calls on it end first."""
+        if not connection.retired:
+            connection.close()
+        elif not connection.closed.done():
+            self._retired.add(connection)
+            connection.closed.add_done_callback(lambda _: self._retired.discard(connection))
 
     def disconnected(self, error: ZapError | None) -> None:
         """A slot's connection is gone."""

@@ -87,7 +87,7 @@ class NetrunnerServer:
         self.trust: Trust | None = None if clients is None else _allow(frozenset(clients))
         self.executor: ThreadPoolExecutor | None = None
         self._server: asyncio.Server | None = None
-        self._channels: set[ServerChannel] = set()
+        self._channels: dict[ServerChannel, None] = {}
         self._pending: dict[ServerChannel, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -141,10 +141,10 @@ class NetrunnerServer:
 
     def admit(self, channel: ServerChannel) -> bool:
         """A client connected: let it begin its handshake, or not."""
-        if len(self._channels) >= self.limits.max_connections:
+        if len(self._channels) >= self.limits.max_connections and not self._make_room():
             logger.warning("refused a client: %d are connected", len(self._channels))
             return False
-        self._channels.add(channel)
+        self._channels[channel] = None
         if len(self._pending) >= self.limits.max_pending_handshakes:
             oldest = next(iter(self._pending))
             oldest.abort(HandshakeError("too many clients are connecting; the oldest had to go"))
@@ -157,6 +157,19 @@ class NetrunnerServer:
         self._pending[channel] = timer
         return True
 
+    def _make_room(self) -> bool:
+        """Drop the oldest client that never said anything in its session.
+
+        A first message can be replayed by whoever saw one, and the replayer can say no more. So
+        silence marks the clients that may be nobody.
+        """
+        for channel in self._channels:
+            if channel.remote is not None and not channel.proven:
+                channel.abort(ConnectionLost("silent since its handshake, and others wait"))
+                self.left(channel)
+                return True
+        return False
+
     def handshake_over(self, channel: ServerChannel) -> None:
         """A client's first message is there, or the client is gone."""
         timer = self._pending.pop(channel, None)
@@ -166,7 +179,7 @@ class NetrunnerServer:
     def left(self, channel: ServerChannel) -> None:
         """A client is gone."""
         self.handshake_over(channel)
-        self._channels.discard(channel)
+        self._channels.pop(channel, None)
         if channel.failure is not None:
             logger.info("client dropped: %s", channel.failure)
 
@@ -197,7 +210,7 @@ class ServerChannel(Channel):
         super().__init__(INIT_SIZE)
         self._server = server
         self._requests: deque[Envelope] = deque()
-        self._running: dict[asyncio.Task[None], Method[Message, Message] | None] = {}
+        self._running: dict[asyncio.Task[None], Method[Message, Message]] = {}
         self._reading = True
         self._stalled: asyncio.TimerHandle | None = None
 
@@ -355,6 +368,6 @@ class ServerChannel(Channel):
             self._stalled.cancel()
         self._requests.clear()
         for task, method in self._running.items():
-            if method is None or method.read_only:
+            if method.read_only:
                 task.cancel()
         self._server.left(self)

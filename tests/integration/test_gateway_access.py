@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -192,3 +193,49 @@ async def test_names_and_origins_that_are_allowed(watched: Watched):
             ({"origin": "http://other.example:81"}, 200),
         ):
             assert (await client.get("/v1/ping", headers=headers)).status_code == status, headers
+
+
+# Web pages that were let in by name.
+
+TOOLS = "https://tools.example"
+
+
+async def test_a_page_that_was_let_in_may_read_answers_and_send_json(tmp_path: Path):
+    """What its browser asks first carries no token, and gets an answer all the same."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text(token_line("page", "operate", "secret"))
+    async with (
+        serving(SimulatedNetrunner()) as server,
+        running_gateway(server, allowed_origin=(TOOLS,), tokens=tokens) as running,
+    ):
+        asked = {"origin": TOOLS, "access-control-request-method": "POST"}
+        preflight = await running.client.options("/v1/nodes", headers=asked)
+        assert preflight.status_code == 204
+        assert preflight.headers["access-control-allow-origin"] == TOOLS
+        assert "Content-Type" in preflight.headers["access-control-allow-headers"]
+        headers = {"origin": TOOLS, "authorization": "Bearer secret"}
+        status = await running.client.get("/v1/status", headers=headers)
+        assert status.status_code == 200
+        assert status.headers["access-control-allow-origin"] == TOOLS
+        assert status.headers["vary"] == "Origin"
+        without = await running.client.get("/v1/status", headers={"origin": TOOLS})
+        assert without.status_code == 401
+
+
+async def test_another_page_is_told_nothing():
+    async with (
+        serving(SimulatedNetrunner()) as server,
+        running_gateway(server, allowed_origin=(TOOLS,)) as running,
+    ):
+        for verb in ("OPTIONS", "GET"):
+            headers = {"origin": "https://evil.example", "access-control-request-method": "POST"}
+            refused = await running.client.request(verb, "/v1/status", headers=headers)
+            assert refused.status_code == 403
+            assert "access-control-allow-origin" not in refused.headers
+
+
+async def test_no_page_may_put_ours_into_a_frame():
+    async with serving(SimulatedNetrunner()) as server, running_gateway(server) as running:
+        for path in ("/docs", "/v1/status", "/nowhere"):
+            answer = await running.client.get(path)
+            assert answer.headers["x-frame-options"] == "DENY"

@@ -228,6 +228,23 @@ async def test_silence_is_broken_by_comments(monkeypatch: pytest.MonkeyPatch):
         assert text_of(await waiting) == "second"
 
 
+async def test_silence_is_broken_also_while_states_come_that_are_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The server pushes ten times a second, nothing changes, and the reader still hears of us."""
+    monkeypatch.setattr(status_stream, "KEEP_ALIVE", 0.25)
+    async with (
+        serving(Pushing("same")) as server,
+        running_gateway(server) as running,
+        sse(running.client, interval="100ms", changes="true") as reader,
+    ):
+        await reader.next()
+        waiting = asyncio.create_task(reader.next())
+        await eventually(lambda: len(reader.comments) >= 2)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+
+
 async def test_ndjson_has_no_comments(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(status_stream, "KEEP_ALIVE", 0.01)
     async with (

@@ -265,18 +265,33 @@ async def test_a_late_answer_of_another_kind_is_dropped_too() -> None:
 
 
 async def test_calls_given_up_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that owes too many answers is taken for dead."""
+    """A server that owes too many answers is asked nothing more; who waits already may wait on."""
     monkeypatch.setattr(connection_module, "MAX_ABANDONED", 3)
-    async with ScriptedServer(never) as server, dialled(server) as connection:
+    release = asyncio.Event()
+
+    async def answers_the_ping_at_last(peer: Peer) -> None:
+        while (request := await peer.message()).opcode != OPCODE_PING:
+            pass
+        await release.wait()
+        await peer.send(pong(request))
+        await peer.closed()
+
+    async with ScriptedServer(answers_the_ping_at_last) as server, dialled(server) as connection:
         for _ in range(3):
             await give_up_by_deadline(connection)
         assert connection.usable
         waiting = asyncio.create_task(connection.call(Rpcs.ping))
         await turns(1)
         await give_up_by_deadline(connection)
-        with pytest.raises(ConnectionLost, match="owes 4 answers"):
-            await soon(waiting)
         assert not connection.usable
+        with pytest.raises(ConnectionLost) as refused:
+            await connection.call(Rpcs.ping)
+        assert not refused.value.sent
+        assert not waiting.done()
+        release.set()
+        assert (await soon(waiting)).pid == 1
+        await soon(connection.closed)
+        assert "owes 4 answers" in str(connection.failure)
 
 
 @pytest.mark.parametrize("kind", ["success", "error"])

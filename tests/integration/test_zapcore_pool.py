@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+import zapcore.connection as connection_module
 from tests.integration.zap_helpers import (
     Peer,
     ScriptedServer,
@@ -690,3 +691,48 @@ async def test_a_stream_that_the_server_does_not_have_ends_with_its_error() -> N
     async with ScriptedServer(unknown) as server, pooled(server) as pool:
         with pytest.raises(RemoteError, match="unknown SubOp 0x05"):
             await soon(anext(pool.stream(Rpcs.stream_status)))
+
+
+async def test_calls_given_up_break_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gives up call after call costs a connection its place, not the others their calls."""
+    monkeypatch.setattr(connection_module, "MAX_ABANDONED", 3)
+    release = asyncio.Event()
+
+    async def play(peer: Peer) -> None:
+        change = None
+        while True:
+            request = await peer.message()
+            if request.opcode == Rpcs.stop.opcode:
+                change = request
+            elif request.opcode == OPCODE_PING and peer is not server.peers[0]:
+                await peer.send(pong(request))
+            if change is not None and release.is_set():
+                await peer.send(success(change, messages.StopResponse()))
+                change = None
+
+    async with ScriptedServer(play) as server, pooled(server) as pool:
+        await connected(pool, 1)
+        change = asyncio.create_task(pool.call(Rpcs.stop, timeout=60))
+        await eventually(lambda: server.received)
+        for _ in range(4):
+            with pytest.raises(DeadlineExceeded):
+                await pool.call(Rpcs.status, timeout=0.02)
+        assert (await soon(pool.call(Rpcs.ping))).pid == 1
+        assert len(server.peers) == 2
+        assert not change.done()
+        release.set()
+        change.cancel()
+        await asyncio.wait([change])
+        await soon(server.peers[0].gone.wait())
+
+
+async def test_a_server_that_half_closes_is_dialled_anew() -> None:
+    async def half_close(peer: Peer) -> None:
+        if peer is server.peers[0]:
+            peer.writer.write_eof()
+            await never(peer)
+        await answer_pings(peer)
+
+    async with ScriptedServer(half_close) as server, pooled(server) as pool:
+        assert (await soon(pool.call(Rpcs.ping))).pid == 1
+        assert len(server.peers) == 2

@@ -197,13 +197,44 @@ async def test_clients_after_their_handshake_are_not_pending() -> None:
 async def test_clients_beyond_the_limit_are_refused_until_one_leaves() -> None:
     limits = ServerLimits(max_connections=2)
     async with serving(Scripted(), limits) as server, scripted_client(server.address) as first:
-        async with scripted_client(server.address):
+        async with scripted_client(server.address) as second:
+            assert await pongs(first)
+            assert await pongs(second)
             with pytest.raises(HandshakeError):
                 await is_served(server)
             assert server.connections == 2
         await eventually(lambda: server.connections == 1)
         await is_served(server)
         assert await pongs(first)
+
+
+async def test_clients_that_never_said_a_word_make_room_for_new_ones() -> None:
+    """A first message can be replayed; whoever does that can't say anything more."""
+    limits = ServerLimits(max_connections=2)
+    async with serving(Scripted(), limits) as server, scripted_client(server.address) as known:
+        assert await pongs(known)
+        async with scripted_client(server.address) as silent:
+            await is_served(server)
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await soon(silent.frame())
+        assert await pongs(known)
+
+
+async def test_a_client_that_says_it_is_done_and_does_not_read_is_not_kept() -> None:
+    """Less than what fills a socket's buffers may wait for it, and nobody would notice."""
+    async with serving(SimulatedNetrunner()) as server, scripted_client(server.address) as peer:
+        await eventually(lambda: server.connections == 1)
+        peer.writer.transport.pause_reading()
+        await peer.deliver(peer.secure.send(flood_of_status(2000)))
+        peer.writer.write_eof()
+        await eventually(lambda: server.connections == 0)
+
+
+def flood_of_status(count: int) -> bytes:
+    payload = Rpcs.status.encode_request()
+    return b"".join(
+        Envelope(Rpcs.status.opcode, number, payload).encode() for number in range(1, count + 1)
+    )
 
 
 async def test_a_client_on_the_allow_list_is_served_and_a_stranger_is_not() -> None:

@@ -179,9 +179,10 @@ def _check_list(value: object) -> int:
 
 
 # A node's bytes seldom differ from one status to the next. So a list of messages that hold nothing
-# but scalars remembers, by place, an item's bytes and the values in them. A layout is its own
-# delimiter: bytes that begin with those bytes mean those values, whatever follows. Each decode
-# still makes a message of its own, and scalars can't be changed, so nothing is shared.
+# but scalars remembers, by place, an item's bytes and the values in them, and a list of texts
+# remembers itself. A layout is its own delimiter: bytes that begin with those bytes mean those
+# values, whatever follows. Each decode still makes messages and lists of its own, and scalars
+# can't be changed, so nothing is shared.
 
 _MAX_PLACES = 256
 _MAX_REMEMBERED_SIZE = 4096
@@ -383,6 +384,20 @@ class ListLayout(CountedLayout):
 
     def decoder(self, target: str, depth: int) -> Iterator[str]:
         """See Layout."""
+        if depth or not isinstance(self.item, TextLayout):
+            yield from self._fresh(target, depth)
+            return
+        yield f"known, values = memory_{target}"
+        yield "if known and data.startswith(known, at):"
+        yield f"    {target} = list(values)"
+        yield "    at += len(known)"
+        yield "else:"
+        yield "    begin = at"
+        yield from _indent(self._fresh(target, depth))
+        yield f"    if at - begin <= {_MAX_REMEMBERED_SIZE}:"
+        yield f"        memory_{target}[:] = data[begin:at], tuple({target})"
+
+    def _fresh(self, target: str, depth: int) -> Iterator[str]:
         yield from self._count(self.item.minimum_size, depth)
         yield f"{target} = []"
         yield from self._items(self.item, depth)
@@ -500,6 +515,9 @@ def _namespace(fields: list[tuple[str, Layout]]) -> dict[str, object]:
     for code in "BHIQbhiq":
         packer = struct.Struct(f">{code}")
         namespace[f"pack_{code}"], namespace[f"unpack_{code}"] = packer.pack, packer.unpack_from
+    for name, layout in fields:
+        if isinstance(layout, ListLayout):
+            namespace[f"memory_f_{name}"] = [b"", ()]
     for cls in _nested(layout for _, layout in fields):
         namespace[f"decode_{cls.__name__}"] = cls._decode
         namespace[f"encode_{cls.__name__}"] = cls._encode

@@ -28,6 +28,7 @@ from tests.integration.zap_helpers import (
     Peer,
     ScriptedServer,
     eventually,
+    free_port,
     identity_of,
     pong,
     serving,
@@ -316,10 +317,7 @@ async def test_a_server_that_stays_away_is_told_once():
 
 
 async def test_a_reader_that_comes_while_the_server_is_away():
-    server = NetrunnerServer(SimulatedNetrunner(), identity_of("server"))
-    await server.start(port=0)
-    port = int(server.address.rpartition(":")[2])
-    await server.close()
+    port = free_port()
     async with (
         running_gateway(f"127.0.0.1:{port}", ready=False) as running,
         sse(running.client, interval="100ms") as reader,

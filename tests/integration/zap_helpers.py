@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -56,10 +57,19 @@ def no_task_left() -> Iterator[Callable[[], Awaitable[None]]]:
 
 
 def free_port() -> int:
-    """A port of loopback on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback on which nobody listens.
+
+    It lies below the range from which the system takes ports for clients: there a connection of
+    the tests' own could take the port before the server that is to listen on it.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)  # noqa: S311
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 def whole(data: bytes) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from time import perf_counter
 from typing import Protocol, cast
 
 from zapcore.codec import Message, decode_text
@@ -99,6 +100,12 @@ class Channel(asyncio.Protocol, ABC):
         """Whether messages can be written."""
         self.last_received = self._loop.time()
         self._established_at = math.inf
+        self._made_at = math.nan
+        self.handshake_seconds = math.nan
+        """From the TCP connection to the end of the handshake; not a number before."""
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        """On the wire, handshakes and records' overhead included."""
 
     @abstractmethod
     def handshake_received(self, payload: bytes) -> None:
@@ -131,6 +138,7 @@ class Channel(asyncio.Protocol, ABC):
         self._session = session
         self.usable = True
         self._established_at = self._loop.time()
+        self.handshake_seconds = perf_counter() - self._made_at
 
     def write(self, message: bytes) -> None:
         """Send a whole ZAP message with all others of this turn of the event loop."""
@@ -140,8 +148,14 @@ class Channel(asyncio.Protocol, ABC):
 
     def _flush(self) -> None:
         if self._outgoing and self._session and self._transport and self.usable:
-            self._transport.write(self._session.send(b"".join(self._outgoing)))
+            self.write_bytes(self._session.send(b"".join(self._outgoing)))
         self._outgoing.clear()
+
+    def write_bytes(self, data: bytes) -> None:
+        """Send what is encrypted already, or part of the handshake."""
+        assert self._transport is not None  # noqa: S101 - there is one by then
+        self.bytes_sent += len(data)
+        self._transport.write(data)
 
     async def drained(self) -> None:
         """Wait until the peer takes what is written to it, or the connection is gone."""
@@ -174,9 +188,11 @@ class Channel(asyncio.Protocol, ABC):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
         self._transport = cast("asyncio.Transport", transport)
+        self._made_at = perf_counter()
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
+        self.bytes_received += len(data)
         self.last_received = self._loop.time()
         try:
             if self._session is None:
@@ -526,7 +542,7 @@ class Connection(Channel):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the handshake."""
         super().connection_made(transport)
-        cast("asyncio.Transport", transport).write(self._initiator.initiate())
+        self.write_bytes(self._initiator.initiate())
 
     def handshake_received(self, payload: bytes) -> None:
         """Finish the handshake."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
@@ -45,7 +46,8 @@ class PoolLimits:
     call_timeout: float = DEFAULT_TIMEOUT
     """For a call whose caller says nothing."""
     acquire_timeout: float = 2.0
-    """How long a call may wait for a connection."""
+    """How long a call may wait for a connection. A server that has been away for this long is taken
+    for down: calls fail at once until an attempt to connect succeeds."""
     connect_timeout: float = HANDSHAKE_TIMEOUT
     """For a connection and its handshake."""
     max_calls: int = MAX_CALLS
@@ -57,6 +59,19 @@ class PoolLimits:
     """After this long without a byte from the server it is asked for a Ping."""
     keepalive_timeout: float = 5.0
     """How long that Ping may take before the connection is dropped."""
+
+
+class PoolObserver:
+    """Told what happens to a pool's connections: for metrics. All of it does nothing here."""
+
+    def dialled(self, connection: Connection) -> None:
+        """A connection stands, also one for a stream; its handshake took `handshake_seconds`."""
+
+    def dial_failed(self, error: ZapError) -> None:
+        """An attempt to connect failed."""
+
+    def reconnected(self) -> None:
+        """A connection of the pool stands again after one was lost."""
 
 
 def backoff_delay(limits: PoolLimits, failures: int, jitter: float) -> float:
@@ -78,13 +93,14 @@ class _Slot:
         self._pool = pool
         self._limits = pool.limits
         self.connection: Connection | None = None
+        self.dialling = False
 
     async def run(self) -> None:
         """Keep a connection until cancelled."""
         failures = 0
         while True:
             try:
-                connection = await self._pool.dial()
+                connection = await self._dial()
             except ZapError as error:
                 failures += 1
                 self._pool.dial_failed(error)
@@ -109,6 +125,13 @@ class _Slot:
             else:  # a server that accepts and drops everybody is no better than none
                 failures += 1
                 await self._pause(failures)
+
+    async def _dial(self) -> Connection:
+        self.dialling = True
+        try:
+            return await self._pool.dial()
+        finally:
+            self.dialling = False
 
     async def _pause(self, failures: int) -> None:
         await asyncio.sleep(backoff_delay(self._limits, failures, random.random()))  # noqa: S311
@@ -148,6 +171,7 @@ class ConnectionPool:
         server: whom to accept; see dial.
         size: how many connections to keep.
         limits: all other bounds.
+        observer: told what happens to connections.
     """
 
     def __init__(
@@ -157,23 +181,32 @@ class ConnectionPool:
         server: Expected = None,
         size: int = 2,
         limits: PoolLimits | None = None,
+        observer: PoolObserver | None = None,
     ) -> None:
         parse_address(address)
         self.address = address
         self.limits = limits or PoolLimits()
+        self._observer = observer or PoolObserver()
         self._identity = identity
         self._server = server
         self._slots = [_Slot(self) for _ in range(size)]
         self._tasks: list[asyncio.Task[None]] = []
         self._retired: set[Connection] = set()
+        self._dialled: set[Connection] = set()
+        self._bytes_received = 0
+        self._bytes_sent = 0
         self._changed = asyncio.Event()
         self._calls = 0
+        self._down_since = math.inf
+        self._told_down = False
+        self._lost = 0
         self._closed = False
         self.last_failure: ZapError | None = None
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._closed = False
+        self._down_since = loop.time()
         self._tasks = [loop.create_task(slot.run()) for slot in self._slots]
         return self
 
@@ -207,15 +240,55 @@ class ConnectionPool:
         """Calls under way or waiting for a connection."""
         return self._calls
 
+    @property
+    def size(self) -> int:
+        """How many connections it keeps when all is well."""
+        return len(self._slots)
+
+    @property
+    def dialling(self) -> int:
+        """Connections of the pool that are being made now."""
+        return sum(slot.dialling for slot in self._slots)
+
+    @property
+    def bytes_received(self) -> int:
+        """From the server, on the wire, over all connections so far."""
+        return self._bytes_received + sum(each.bytes_received for each in self._dialled)
+
+    @property
+    def bytes_sent(self) -> int:
+        """To the server, on the wire, over all connections so far."""
+        return self._bytes_sent + sum(each.bytes_sent for each in self._dialled)
+
+    @property
+    def circuit_open(self) -> bool:
+        """Whether calls fail at once: there has been no connection for too long."""
+        down_for = asyncio.get_running_loop().time() - self._down_since
+        return down_for >= self.limits.acquire_timeout and not self.connected_now
+
     async def dial(self) -> Connection:
         """A fresh connection, outside the pool; see dial for what can go wrong."""
-        return await dial(
-            self.address,
-            self._identity,
-            self._server,
-            timeout=self.limits.connect_timeout,
-            max_calls=self.limits.max_calls + 1,  # room for the keep-alive Ping
-        )
+        try:
+            connection = await dial(
+                self.address,
+                self._identity,
+                self._server,
+                timeout=self.limits.connect_timeout,
+                max_calls=self.limits.max_calls + 1,  # room for the keep-alive Ping
+            )
+        except ZapError as error:
+            self._observer.dial_failed(error)
+            raise
+        self._dialled.add(connection)
+        connection.closed.add_done_callback(lambda _: self._forget(connection))
+        self._observer.dialled(connection)
+        return connection
+
+    def _forget(self, connection: Connection) -> None:
+        """A connection is gone; what it carried stays counted."""
+        self._dialled.discard(connection)
+        self._bytes_received += connection.bytes_received
+        self._bytes_sent += connection.bytes_sent
 
     async def wait_connected(self, timeout: float) -> None:
         """Wait until a connection stands.
@@ -294,8 +367,9 @@ class ConnectionPool:
         return best
 
     def _patience(self, deadline: float) -> float:
-        """Until when a call waits for a connection."""
-        return min(deadline, asyncio.get_running_loop().time() + self.limits.acquire_timeout)
+        """Until when a call waits for a connection: not for ever again while the server is down."""
+        since = min(asyncio.get_running_loop().time(), self._down_since)
+        return min(deadline, since + self.limits.acquire_timeout)
 
     async def _acquire(self, until: float, but: Connection | None) -> Connection:
         """Wait for a connection that can carry a call; in vain while the server is a stranger."""
@@ -336,10 +410,13 @@ class ConnectionPool:
 
     def connected(self) -> None:
         """A slot has a connection."""
-        if self.last_failure is None:
-            logger.info("connected to %s", self.address)
-        else:
-            logger.warning("connected to %s again", self.address)
+        if self._lost:
+            self._lost -= 1
+            self._observer.reconnected()
+        again = " again" if self.last_failure is not None else ""
+        level = logging.WARNING if again else logging.INFO
+        logger.log(level, "connected to %s%s", self.address, again)
+        self._down_since, self._told_down = math.inf, False
         self.last_failure = None
         self._notify()
 
@@ -348,6 +425,9 @@ class ConnectionPool:
         if str(error) != str(self.last_failure):
             logger.warning("no connection to %s: %s", self.address, error)
         self.last_failure = error
+        if self.circuit_open and not self._told_down:
+            self._told_down = True
+            logger.warning("%s is down: calls fail at once until it is back", self.address)
         self._notify()
 
     def let_go(self, connection: Connection) -> None:
@@ -360,6 +440,9 @@ class ConnectionPool:
 
     def disconnected(self, error: ZapError | None) -> None:
         """A slot's connection is gone."""
+        self._lost += 1
+        if not self.connected_now:
+            self._down_since = min(self._down_since, asyncio.get_running_loop().time())
         self.last_failure = error or ConnectionLost("the server closed the connection")
         logger.warning("connection to %s lost: %s", self.address, self.last_failure)
 

@@ -242,7 +242,7 @@ class ServerChannel(Channel):
     def _established(self, answer: bytes, session: Session) -> None:
         if self._transport is None or self._transport.is_closing():
             return
-        self._transport.write(answer)
+        self.write_bytes(answer)
         self.establish(session)
         self._set_reading(True)
 

@@ -2,6 +2,7 @@
 # make test   every test
 # make check  ruff, mypy --strict, and every test with coverage
 # make bench  the benchmarks, as ratios
+# make lock   write requirements*.lock anew; ARGS=--upgrade for newer versions
 # make help   this
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -9,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test check lint format bench openapi clean
+.PHONY: help run test check lint format bench openapi settings lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -55,6 +56,19 @@ bench: $(VENV)/.dev
 
 openapi: $(VENV)/.run
 	$(BIN)/zap-gateway openapi > openapi/openapi.json
+
+settings: $(VENV)/.run
+	$(BIN)/python -m tools.settings_table
+
+UV := $(VENV)/uv/bin/uv
+LOCK = $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	--custom-compile-command 'make lock' $(ARGS)
+
+lock: $(BIN)/python
+	@test -x $(UV) || { $(BIN)/python -m venv $(VENV)/uv && $(VENV)/uv/bin/python -m pip install --quiet uv; }
+	$(LOCK) --all-extras --output-file requirements.lock pyproject.toml
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(LOCK) --output-file requirements-build.lock -
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

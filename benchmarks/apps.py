@@ -8,16 +8,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
 
 from gateway import schema
 from gateway.app import Gateway
-from gateway.process import listen, run
+from gateway.logs import RequestLog, configure_logging
+from gateway.process import Server, listen, run
 from gateway.settings import load_settings
 from zapcore.messages import StatusRequest, StatusResponse
 from zapcore.simulator import SimulatedNetrunner
@@ -60,42 +63,64 @@ def model() -> Any:
     return app
 
 
-def gateway(address: str, fingerprint: str) -> Any:
-    """The gateway itself."""
-    settings = load_settings({"upstream": address})
-    return Gateway(settings, Identity.generate(), fingerprint)
+APPS = {"bare": bare, "model": model}
 
 
-APPS = {"bare": bare, "model": model, "gateway": gateway}
-
-
-def _stop_with_parent(server: uvicorn.Server) -> None:
+def _stop_with_parent(stop: Callable[[], None]) -> None:
     sys.stdin.read()
-    server.should_exit = True
+    stop()
 
 
-async def _serve(app: Any, listener: socket.socket) -> int:
+async def _serve_app(app: Any, listener: socket.socket) -> int:
     config = uvicorn.Config(
         app,
         http="httptools",
         ws="none",
-        lifespan="on" if isinstance(app, Gateway) else "off",
+        lifespan="off",
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
     )
     server = uvicorn.Server(config)
-    threading.Thread(target=_stop_with_parent, args=(server,), daemon=True).start()
+
+    def stop() -> None:
+        server.should_exit = True
+
+    await _announced(server, listener, stop)
+    return 0
+
+
+async def _serve_gateway(
+    address: str, fingerprint: str, listener: socket.socket, log: RequestLog
+) -> int:
+    """The gateway as it ships: its own server, limits, metrics, and a log line per request."""
+    settings = load_settings({"upstream": address, "drain_grace": 0}, environment=False)
+    gateway = Gateway(settings, Identity.generate(), fingerprint, request_log=log)
+    server = Server(gateway, settings)
+    await _announced(server, listener, lambda: server.handle_exit(signal.SIGTERM, None))
+    return 0
+
+
+async def _announced(
+    server: uvicorn.Server, listener: socket.socket, stop: Callable[[], None]
+) -> None:
+    threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True).start()
     print(json.dumps({"pid": os.getpid(), "port": listener.getsockname()[1]}), flush=True)
     await server.serve([listener])
-    return 0
 
 
 def main() -> None:
     """Serve the application that the command line names."""
     name, *arguments = sys.argv[1:]
-    run(_serve(APPS[name](*arguments), listen("127.0.0.1", 0)))
+    listener = listen("127.0.0.1", 0)
+    if name == "gateway":
+        with open(os.devnull, "w") as nowhere:
+            sys.stderr = nowhere
+            log = configure_logging("info", "json")
+            run(_serve_gateway(*arguments, listener, log))
+    else:
+        run(_serve_app(APPS[name](), listener))
 
 
 if __name__ == "__main__":

@@ -1,42 +1,47 @@
 """The application: a small ASGI layer in front of FastAPI.
 
-Every request passes :class:`Gateway`: it gets its id, its access is checked, and a plain read is
-answered at once. All else goes on to FastAPI, which validates, documents and answers alike.
+Every request passes :class:`Gateway`: it gets its id, its access and its share are checked, and a
+plain read is answered at once. All else goes on to FastAPI, which validates, documents and answers
+alike. Whatever became of it is told to the log, the metrics and the traces.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib.metadata import version
-from typing import Any, cast
+from time import perf_counter
+from typing import Any, NamedTuple, cast
+from urllib.parse import parse_qs
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
-from starlette.exceptions import HTTPException
 from starlette.types import Message as AsgiMessage
 from starlette.types import Receive, Scope, Send
 
 from gateway import errors
-from gateway.auth import Access, RequestHeaders
-from gateway.metrics import Metrics
-from gateway.routes.nodes import add_node_routes
-from gateway.routes.operations import add_operation_routes
-from gateway.routes.rpc import JSON, add_rpc_routes
-from gateway.routes.status_stream import add_stream_route
-from gateway.routes.table import TAGS, Place, placed
-from gateway.schema import model_of
-from gateway.settings import Settings
+from gateway.api import build_api
+from gateway.auth import OPEN_PATHS, Access, Grant, Refusal, RequestHeaders, Token
+from gateway.context import RequestContext
+from gateway.limits import BodyBudget, Shares
+from gateway.logs import RequestLog
+from gateway.metrics import Metrics, Sample
+from gateway.proxies import Proxies, Seen
+from gateway.routes.rpc import JSON
+from gateway.routes.services import Services
+from gateway.routes.status_stream import TICKET_PARAMETER
+from gateway.routes.table import Place, placed
+from gateway.routes.tickets import TICKETS_PATH
+from gateway.settings import Settings, SettingsError
 from gateway.streams import StatusFeed
+from gateway.tickets import Tickets, new_key
+from gateway.tracing import Tracing
 from gateway.upstream import CallTimes, Upstream
 from zapcore.codec import Message
 from zapcore.errors import ZapError
-from zapcore.messages import StreamStatusResponse
 from zapcore.methods import Method
 from zapcore.pool import ConnectionPool, PoolLimits
 from zapcore.zwing.handshake import Expected
@@ -44,89 +49,9 @@ from zapcore.zwing.identity import Identity
 
 logger = logging.getLogger(__name__)
 
-DESCRIPTION = """\
-Drive a [netrunner](https://github.com/luxfi/netrunner) over HTTP: every RPC of its native protocol
-is a route here. The gateway speaks that protocol (ZAP) over a post-quantum secure channel (Z-Wing)
-and keeps its connections open.
-
-* Names are camelCase; requests may use snake_case too. `bytes` are base64. 64-bit integers are
-  numbers in answers; requests may give them as decimal strings.
-* Errors are problem documents ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)); `code` is for
-  programs.
-* A call that only reads is repeated once when its connection breaks. A call that changes something
-  is sent at most once: `outcome_unknown` says that nobody knows whether it took effect.
-"""
-
+_TRACES_TIME = 3.0
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-
-
-def build_api(max_body: int, lifespan: Any = None) -> FastAPI:
-    """The FastAPI application with all routes; its state needs `upstream` and `feed` to serve."""
-    api = FastAPI(
-        title="zap-gateway",
-        version=version("zap-gateway"),
-        description=DESCRIPTION,
-        openapi_tags=[{"name": name, "description": text} for name, text in TAGS.items()],
-        license_info={"name": "BSD-3-Clause", "identifier": "BSD-3-Clause"},
-        redoc_url=None,
-        redirect_slashes=False,
-        max_body_size=max_body,
-        lifespan=lifespan,
-        telemetry={"tracing": False, "metrics": False},
-        exception_handlers={
-            ZapError: errors.on_zap_error,
-            RequestValidationError: errors.on_invalid_request,
-            HTTPException: errors.on_http_error,
-            Exception: errors.on_defect,
-        },
-    )
-    add_operation_routes(api)
-    add_stream_route(api)
-    add_node_routes(api)
-    add_rpc_routes(api)
-    api.openapi = lambda: openapi_document(api)  # type: ignore[method-assign]
-    return api
-
-
-def openapi_document(api: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the schemas that only problems and streams refer to."""
-    if api.openapi_schema is None:
-        document = get_openapi(
-            title=api.title,
-            version=api.version,
-            description=api.description,
-            routes=api.routes,
-            tags=api.openapi_tags,
-            license_info=api.license_info,
-        )
-        schemas = document["components"]["schemas"]
-        for model in (errors.FieldError, errors.Problem, model_of(StreamStatusResponse)):
-            schema = model.model_json_schema(
-                ref_template="#/components/schemas/{model}", mode="serialization"
-            )
-            schema.pop("$defs", None)
-            schemas[model.__name__] = schema
-        for schema in schemas.values():
-            _restore_limits(schema)
-        for operations in document["paths"].values():
-            for operation in operations.values():
-                # FastAPI drops what is null, and null says that there is none.
-                operation.get("x-zap", {}).setdefault("subOpcode", None)
-        document["components"]["securitySchemes"] = {
-            "token": {"type": "http", "scheme": "bearer", "description": "Where tokens are set up."}
-        }
-        document["security"] = [{}, {"token": []}]
-        api.openapi_schema = document
-    return api.openapi_schema
-
-
-def _restore_limits(schema: dict[str, Any]) -> None:
-    """FastAPI turns limits into floats, which can't hold those of 64-bit integers."""
-    for part in schema.get("properties", {}).values():
-        if part.get("format") == "uint64":
-            part["maximum"] = 2**64 - 1
-        elif part.get("format") == "int64":
-            part["minimum"], part["maximum"] = -(2**63), 2**63 - 1
+STREAM_PATHS = frozenset(place.path for method, place in placed() if method.streaming)
 
 
 class Gateway:
@@ -136,32 +61,64 @@ class Gateway:
         settings: all settings.
         identity: who the gateway is towards the netrunner server.
         server: whom to accept as that server.
+        ticket_key: what stream tickets are made with; workers of one gateway share it.
+        tracing: where spans go; None for no traces.
+        request_log: where the line of each request goes; to Python's logging where None.
     """
 
-    def __init__(self, settings: Settings, identity: Identity, server: Expected) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        identity: Identity,
+        server: Expected,
+        *,
+        ticket_key: bytes | None = None,
+        tracing: Tracing | None = None,
+        request_log: RequestLog | None = None,
+    ) -> None:
+        self.metrics = Metrics()
         self.pool = ConnectionPool(
             settings.upstream,
             identity,
             server,
             settings.connections,
-            PoolLimits(
-                call_timeout=settings.call_timeout,
-                acquire_timeout=settings.acquire_timeout,
-                connect_timeout=settings.connect_timeout,
-                max_calls=settings.max_calls,
-            ),
+            _pool_limits(settings),
+            self.metrics,
         )
         times = CallTimes(reading=settings.call_timeout, changing=settings.change_timeout)
-        self.metrics = Metrics()
-        self.upstream = Upstream(self.pool, times, self.metrics)
+        self.upstream = Upstream(self.pool, times, self.metrics, tracing)
         self.feed = StatusFeed(self.upstream, settings.max_streams)
+        self.draining = False
+        """Told to stop: not ready any more."""
+        self.refusing = False
+        """About to stop: takes no more calls."""
+        self.hasty = False
+        """Told to stop at once: traces that were not sent yet are lost."""
+        self._settings = settings
+        self._tracing = tracing
+        self._log = request_log or RequestLog()
         self._access = Access(
-            settings.load_tokens(), settings.allowed_host, settings.allowed_origin
+            settings.load_tokens(),
+            settings.allowed_host,
+            settings.allowed_origin,
+            read_posts=frozenset({TICKETS_PATH}),
         )
-        self._max_body = settings.max_body
-        self._api = build_api(settings.max_body, self._lifespan)
-        self._api.state.upstream = self.upstream
-        self._api.state.feed = self.feed
+        self._tickets = Tickets(ticket_key or new_key())
+        self._proxies = Proxies(settings.root_path, settings.trusted_proxy)
+        self._call_shares = Shares(settings.max_calls_per_token, "calls")
+        self._stream_shares = Shares(settings.max_streams_per_token, "streams")
+        self._bodies = BodyBudget(settings.max_bodies)
+        self.count_connections: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        """The server's connections, busy and idle; it puts its own here."""
+        self._api = build_api(settings, self._lifespan)
+        self._api.state.services = Services(
+            upstream=self.upstream,
+            feed=self.feed,
+            tickets=self._tickets,
+            access=self._access,
+            is_draining=lambda: self.draining,
+            sample=self.sample,
+        )
         self._reads = {
             place.path: (method, method.encode_request())
             for method, place in placed()
@@ -174,70 +131,204 @@ class Gateway:
         async with self.pool:
             yield
             await self.feed.close()
+        if self._tracing is not None:
+            await self._send_traces(self._tracing)
 
-    def drain(self) -> None:
-        """Tell the streams to end: the process is about to stop."""
+    async def _send_traces(self, tracing: Tracing) -> None:
+        """Give what is left of the traces a moment; their collector may be away."""
+        sending = tracing.close()
+        until = perf_counter() + _TRACES_TIME
+        # A thread, a second signal, or the time may end the wait.
+        while sending.is_alive() and not self.hasty and perf_counter() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    # What the process tells.
+
+    def begin_drain(self) -> None:
+        """The process was told to stop: be ready no more, and ask clients to go elsewhere."""
+        self.draining = True
+
+    def refuse_new(self) -> None:
+        """The grace time is over: take no more calls, and end the streams."""
+        self.draining = self.refusing = True
         self.feed.drain()
+
+    async def give_up(self) -> None:
+        """End the calls under way; each is answered with what is known of it."""
+        await self.pool.close()
+
+    def reload_tokens(self) -> None:
+        """Read the tokens again. If they are unusable, the old ones stay."""
+        try:
+            tokens = self._settings.load_tokens()
+        except SettingsError as error:
+            logger.error("the old tokens stay: %s", error)
+            return
+        self._access.tokens = tokens
+        self.feed.look_again()
+        logger.info("read %d tokens", len(tokens))
+
+    def sample(self) -> None:
+        """Bring what is looked at now and then up to date."""
+        busy, idle = self.count_connections()
+        self.metrics.take(
+            self.pool,
+            Sample(
+                busy_connections=busy,
+                idle_connections=idle,
+                readers=self.feed.readers,
+                upstream_streams=self.feed.upstream_streams,
+            ),
+        )
+
+    # Requests.
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] != "http":
             await self._api(scope, receive, send)
             return
-        request_id, headers, length = _read_headers(scope)
-        verb, path = scope["method"], scope["path"]
-        origin = headers.origin if self._access.allows(headers.origin) else ""
-        send = self._answering(send, request_id, origin)
-        refusal = self._access.check(verb, path, scope["scheme"], headers)
-        if refusal is not None:
-            document = errors.problem(refusal.kind, refusal.detail, request_id=request_id)
-            await _send_problem(send, refusal.kind, document)
-        elif self._access.is_preflight(verb, headers):
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        if len(headers) != len(scope["headers"]):
+            headers = _combined(scope["headers"])
+        seen = self._proxies.look(scope, headers)
+        given = headers.get(b"x-request-id", b"")
+        request_id = given.decode() if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        context = RequestContext(request_id, scope["method"], seen.path, seen.client)
+        if self._tracing is not None:
+            self._tracing.begin(context, headers, seen.scheme)
+        asked = _Asked(scope, headers, seen, _deciding(headers, seen), context)
+        try:
+            await self._answer(asked, receive, self._answering(send, asked))
+        finally:
+            self._finish(asked)
+
+    def _finish(self, asked: _Asked) -> None:
+        context = asked.context
+        if "route" in asked.scope:
+            context.route = asked.scope["route"].path
+        seconds = perf_counter() - context.started
+        self.metrics.request_finished(context, seconds)
+        self._log.tell(context, seconds)
+        if self._tracing is not None:
+            self._tracing.end(context)
+
+    async def _answer(self, asked: _Asked, receive: Receive, send: Send) -> None:
+        verb, path = asked.context.verb, asked.seen.path
+        if (twice := _comes_twice(asked)) is not None:
+            await _refuse(send, asked.context, errors.NOT_HTTP, f"the header {twice} comes twice")
+            return
+        decision = self._access.check(
+            verb, path, asked.seen.scheme, asked.deciding, self._ticket_holder(asked)
+        )
+        length = asked.headers.get(b"content-length", b"")
+        if isinstance(decision, Refusal):
+            await _refuse(send, asked.context, decision.kind, decision.detail)
+        elif self._access.is_preflight(verb, asked.deciding):
             await _send(send, 204, b"", [*_PREFLIGHT_HEADERS])
-        elif length > self._max_body:
-            detail = f"{length} bytes; at most {self._max_body} are taken (--max-body)"
-            document = errors.problem(errors.BODY_TOO_LARGE, detail, request_id=request_id)
-            await _send_problem(send, errors.BODY_TOO_LARGE, document)
-        elif verb == "GET" and path in self._reads and not scope["query_string"]:
-            await self._read(*self._reads[path], request_id, send)
+        elif self.refusing and path not in OPEN_PATHS:
+            detail = "it takes no more calls: ask again, or another one"
+            await _refuse(send, asked.context, errors.STOPPING, detail)
+        elif length.isdigit() and int(length) > self._settings.max_body:
+            most = self._settings.max_body
+            detail = f"{int(length)} bytes; at most {most} are taken (--max-body)"
+            await _refuse(send, asked.context, errors.BODY_TOO_LARGE, detail)
         else:
-            scope.setdefault("state", {})["request_id"] = request_id
-            await self._api(scope, receive, send)
+            await self._share(asked, decision, receive, send)
+
+    def _ticket_holder(self, asked: _Asked) -> Token | None:
+        """Whose ticket came with the request; streams alone take one."""
+        query = asked.scope["query_string"]
+        if not query or asked.seen.path not in STREAM_PATHS:
+            return None
+        given = parse_qs(query.decode("latin-1")).get(TICKET_PARAMETER)
+        return self._tickets.redeem(given[0], self._access.tokens) if given else None
+
+    async def _share(self, asked: _Asked, grant: Grant, receive: Receive, send: Send) -> None:
+        """Dispatch, within the share of the token."""
+        context = asked.context
+        if grant.token is not None:
+            context.token_name = grant.token.name
+        context.streaming = asked.seen.path in STREAM_PATHS
+        shares = self._stream_shares if context.streaming else self._call_shares
+        full = shares.take(grant)
+        if full is not None:
+            await _refuse(send, context, errors.TOO_MANY_REQUESTS, full)
+            return
+        try:
+            await self._dispatch(asked, grant, receive, send)
+        finally:
+            shares.give_back(grant)
+
+    async def _dispatch(self, asked: _Asked, grant: Grant, receive: Receive, send: Send) -> None:
+        context, scope = asked.context, asked.scope
+        read = self._reads.get(context.path) if context.verb == "GET" else None
+        if read and not scope["query_string"] and TIMEOUT_HEADER not in asked.headers:
+            context.route = context.path
+            await self._read(*read, context, send)
+            return
+        state = scope.setdefault("state", {})
+        state["context"] = context
+        state["grant"] = grant
+        with self._bodies.counting(receive, context) as receive_counted:
+            await self._api(scope, receive_counted, send)
 
     async def _read(
-        self, method: Method[Message, Message], payload: bytes, request_id: str, send: Send
+        self,
+        method: Method[Message, Message],
+        payload: bytes,
+        context: RequestContext,
+        send: Send,
     ) -> None:
         """Answer a read without parameters as FastAPI would, without what it costs per call."""
         try:
-            body = await self.upstream.exchange(method, payload)
+            body = await self.upstream.exchange(method, payload, context=context)
         except ZapError as error:
-            document = errors.zap_problem(error, request_id=request_id, rpc=method.name)
-            await _send_problem(send, errors.kind_of(error), document)
+            kind = errors.kind_of(error)
+            document = errors.zap_problem(error, request_id=context.request_id, rpc=method.name)
+            await _send_problem(send, context, kind, document)
             return
         except Exception:
-            logger.exception("%s failed in the gateway (request %s)", method, request_id)
-            document = errors.defect(request_id=request_id, rpc=method.name)
-            await _send_problem(send, errors.INTERNAL, document)
+            logger.exception("%s failed in the gateway (request %s)", method, context.request_id)
+            document = errors.defect(request_id=context.request_id, rpc=method.name)
+            await _send_problem(send, context, errors.INTERNAL, document)
             return
         await _send(send, 200, body, [(b"content-type", JSON.encode())])
 
-    def _answering(self, send: Send, request_id: str, origin: str) -> Send:
-        """A ``send`` that adds the headers of every answer, and counts it.
-
-        ``origin`` is that of a web page which was let in by name; empty for none.
-        """
-        common = [*_COMMON_HEADERS, (b"x-request-id", request_id.encode())]
-        if origin:
+    def _answering(self, send: Send, asked: _Asked) -> Send:
+        """A ``send`` that adds the headers of every answer, and counts it."""
+        context = asked.context
+        common = [*_COMMON_HEADERS, (b"x-request-id", context.request_id.encode())]
+        origin = asked.deciding.origin
+        if self._access.allows(origin):
             common += [(b"access-control-allow-origin", origin.encode("latin-1")), *_CORS_HEADERS]
 
         async def send_with_headers(message: AsgiMessage) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *common]
-                self.metrics.request_answered(message["status"])
+                closing = _CLOSE if self.draining else ()
+                message["headers"] = [*message["headers"], *common, *closing]
+                context.status = message["status"]
+            else:
+                size = len(message.get("body", b""))
+                context.sent += size
+                if context.streaming:
+                    self.metrics.stream_sent(size)
             await send(message)
 
         return send_with_headers
 
+
+class _Asked(NamedTuple):
+    """A request, and what is known of it before it is answered."""
+
+    scope: Scope
+    headers: dict[bytes, bytes]
+    seen: Seen
+    deciding: RequestHeaders
+    context: RequestContext
+
+
+TIMEOUT_HEADER = b"x-request-timeout"
 
 _COMMON_HEADERS = (
     (b"cache-control", b"no-store"),
@@ -246,15 +337,60 @@ _COMMON_HEADERS = (
 )
 
 
+_CLOSE = ((b"connection", b"close"),)
 _CORS_HEADERS = (
     (b"access-control-expose-headers", b"X-Request-ID, Retry-After"),
     (b"vary", b"Origin"),
 )
 _PREFLIGHT_HEADERS = (
     (b"access-control-allow-methods", b"GET, POST, DELETE"),
-    (b"access-control-allow-headers", b"Authorization, Content-Type, X-Request-ID"),
+    (
+        b"access-control-allow-headers",
+        b"Authorization, Content-Type, X-Request-ID, X-Request-Timeout, Traceparent, Tracestate",
+    ),
     (b"access-control-max-age", b"600"),
 )
+
+
+def _combined(given: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers of one name as one list of values (RFC 9110, section 5.3)."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in given:
+        headers[name] = headers[name] + b", " + value if name in headers else value
+    return headers
+
+
+_ONCE = (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"authorization")
+
+
+def _comes_twice(asked: _Asked) -> str | None:
+    """A header that decides and comes more than once: others might heed the other one."""
+    given = asked.scope["headers"]
+    if len(given) == len(asked.headers):
+        return None
+    names = [name for name, _ in given]
+    return next((name.decode() for name in _ONCE if names.count(name) > 1), None)
+
+
+def _deciding(headers: dict[bytes, bytes], seen: Seen) -> RequestHeaders:
+    get = headers.get
+    return RequestHeaders(
+        get(b"host", b"").decode("latin-1"),
+        get(b"origin", b"").decode("latin-1"),
+        get(b"sec-fetch-site", b"").decode("latin-1"),
+        get(b"sec-fetch-mode", b"").decode("latin-1"),
+        get(b"authorization", b"").decode("latin-1"),
+        seen.host,
+    )
+
+
+def _pool_limits(settings: Settings) -> PoolLimits:
+    return PoolLimits(
+        call_timeout=settings.call_timeout,
+        acquire_timeout=settings.acquire_timeout,
+        connect_timeout=settings.connect_timeout,
+        max_calls=settings.max_calls,
+    )
 
 
 def _is_plain_read(method: Method[Message, Message], place: Place) -> bool:
@@ -263,30 +399,21 @@ def _is_plain_read(method: Method[Message, Message], place: Place) -> bool:
     return method.read_only and not method.streaming and empty and place.timeout is None
 
 
-def _read_headers(scope: Scope) -> tuple[str, RequestHeaders, int]:
-    """What decides about a request: its id, headers for its access, and the length of its body.
-
-    The id is its own where that is well-formed, else a new one. The length is 0 where none is told:
-    then FastAPI counts.
-    """
-    found: dict[bytes, bytes] = dict(scope["headers"])
-    given = found.get(b"x-request-id", b"")
-    request_id = given.decode() if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-    texts = (found.get(name, b"").decode("latin-1") for name in _DECIDING_HEADERS)
-    length = found.get(b"content-length", b"")
-    return request_id, RequestHeaders(*texts), int(length) if length.isdigit() else 0
-
-
-_DECIDING_HEADERS = (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"authorization")
-
-
 async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
     headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-async def _send_problem(send: Send, kind: errors.Kind, document: errors.Problem) -> None:
+async def _refuse(send: Send, context: RequestContext, kind: errors.Kind, detail: str) -> None:
+    document = errors.problem(kind, detail, request_id=context.request_id)
+    await _send_problem(send, context, kind, document)
+
+
+async def _send_problem(
+    send: Send, context: RequestContext, kind: errors.Kind, document: errors.Problem
+) -> None:
+    context.code = kind.code
     headers = [(b"content-type", errors.MEDIA_TYPE.encode())]
     headers += [
         (name.encode(), value.encode()) for name, value in errors.problem_headers(kind).items()

@@ -9,10 +9,16 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from gateway.settings import SettingsError
-from zapcore.errors import ZapError
-
-COMMANDS = ("dev", "serve", "simulate", "call", "identity", "token", "openapi")
+COMMANDS = {
+    "dev": "run a simulated netrunner and the gateway, to try everything",
+    "serve": "serve HTTP in front of a netrunner server",
+    "simulate": "run a simulated netrunner server",
+    "call": "call an RPC straight over Z-Wing, without the gateway",
+    "identity": "make, show and import identities",
+    "token": "make a token for the gateway's clients",
+    "healthcheck": "ask a running gateway whether it is well",
+    "openapi": "print the OpenAPI document",
+}
 
 DESCRIPTION = """\
 HTTP/JSON and Server-Sent Events for netrunner's native protocol over Z-Wing.
@@ -24,8 +30,11 @@ Start here:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser with all commands."""
+def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
+    """The parser: all commands by name, and the chosen one with its flags.
+
+    Only that one's module is imported: a health check must not cost what a server does.
+    """
     parser = argparse.ArgumentParser(
         "zap-gateway",
         description=DESCRIPTION,
@@ -34,23 +43,34 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=version("zap-gateway"))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in COMMANDS:
-        module = importlib.import_module(f"gateway.commands.{name}")
+    for name, text in COMMANDS.items():
         command = commands.add_parser(
             name,
-            help=module.HELP,
-            description=f"{module.HELP[0].upper()}{module.HELP[1:]}.",
-            epilog=module.EPILOG,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        module.add_arguments(command)
-        command.set_defaults(main=module.main)
+        if name == chosen:
+            module = importlib.import_module(f"gateway.commands.{name}")
+            command.epilog = module.EPILOG
+            module.add_arguments(command)
+            command.set_defaults(main=module.main)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit status is 0, 1 for what went wrong, 2 for what was asked wrongly."""
-    arguments = build_parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    chosen = next((word for word in given if not word.startswith("-")), None)
+    arguments = build_parser(chosen).parse_args(given)
+    arguments.argv = given
+    return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from gateway.settings import SettingsError
+    from zapcore.errors import ZapError
+
     try:
         status: int = arguments.main(arguments)
     except SettingsError as error:

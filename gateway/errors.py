@@ -6,12 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import pydantic_core
-from fastapi import Request
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
-from starlette.exceptions import HTTPException
-from starlette.responses import Response
 
 from zapcore import errors as zap
 
@@ -20,7 +16,6 @@ TYPE_PREFIX = "urn:zap-gateway:problem:"
 
 _MAX_DETAIL = 2000
 _RETRY_AFTER = 1
-_MAX_FIELD, _MAX_DEPTH, _MAX_MESSAGE = 100, 10, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +30,7 @@ class Kind:
 
 
 NOT_JSON = Kind(400, "invalid_request", "The body is not JSON")
+NOT_HTTP = Kind(400, "invalid_request", "The request is not HTTP")
 UNAUTHENTICATED = Kind(401, "unauthenticated", "A valid token is needed")
 FORBIDDEN = Kind(403, "forbidden", "This is not allowed")
 NO_ROUTE = Kind(404, "not_found", "There is nothing at this address")
@@ -42,8 +38,13 @@ NOT_FOUND = Kind(404, "not_found", "What the request names does not exist")
 NO_METHOD = Kind(405, "method_not_allowed", "This address does not know that method")
 NOT_BOOTSTRAPPED = Kind(409, "not_bootstrapped", "There is no running cluster")
 ALREADY_EXISTS = Kind(409, "already_exists", "It is there already")
+REQUEST_TIMEOUT = Kind(408, "request_timeout", "The request did not arrive in time")
 BODY_TOO_LARGE = Kind(413, "body_too_large", "The request is too large")
 INVALID = Kind(422, "invalid_request", "The request is malformed")
+TOO_MANY_REQUESTS = Kind(
+    429, "too_many_requests", "This token has too much under way", _RETRY_AFTER
+)
+HEADER_TOO_LARGE = Kind(431, "header_too_large", "The request's headers are too large")
 INTERNAL = Kind(500, "internal_error", "The gateway has a defect")
 UNSUPPORTED = Kind(501, "unsupported_by_server", "The netrunner server does not implement this")
 UPSTREAM_ERROR = Kind(502, "upstream_error", "The netrunner server answered with an error")
@@ -56,6 +57,7 @@ UNAVAILABLE = Kind(
     503, "upstream_unavailable", "The netrunner server can't be reached", _RETRY_AFTER
 )
 OVERLOADED = Kind(503, "overloaded", "Too many calls are under way", _RETRY_AFTER)
+STOPPING = Kind(503, "shutting_down", "The gateway is about to stop", _RETRY_AFTER)
 DEADLINE = Kind(504, "deadline_exceeded", "The netrunner server did not answer in time")
 
 KINDS: tuple[Kind, ...] = tuple(value for value in globals().values() if isinstance(value, Kind))
@@ -78,8 +80,6 @@ _ZAP_ERRORS: dict[type[zap.ZapError], Kind] = {
     zap.TransportError: UNAVAILABLE,
     zap.ZapError: INTERNAL,
 }
-
-_HTTP_ERRORS = {404: NO_ROUTE, 405: NO_METHOD, 413: BODY_TOO_LARGE, 400: NOT_JSON}
 
 
 def kind_of(error: zap.ZapError) -> Kind:
@@ -165,87 +165,3 @@ def defect(*, request_id: str, rpc: str | None) -> Problem:
     """The document for what nobody thought of; the log has the rest."""
     detail = f"the gateway's log tells more of the request {request_id}"
     return problem(INTERNAL, detail, request_id=request_id, rpc=rpc)
-
-
-# Handlers for FastAPI. Each finds the RPC on the endpoint that the router chose.
-
-
-def _rpc_of(request: Request) -> str | None:
-    return getattr(request.scope.get("endpoint"), "rpc", None)
-
-
-def _respond(
-    request: Request,
-    kind: Kind,
-    detail: str,
-    *,
-    headers: dict[str, str] | None = None,
-    errors: list[FieldError] | None = None,
-) -> Response:
-    document = problem(
-        kind,
-        detail,
-        request_id=request.state.request_id,
-        # The router names an endpoint also where only the path fits, and not the method.
-        rpc=None if kind is NO_METHOD else _rpc_of(request),
-        errors=errors,
-    )
-    return Response(
-        render(document),
-        kind.status,
-        {**problem_headers(kind), **(headers or {})},
-        MEDIA_TYPE,
-    )
-
-
-async def on_zap_error(request: Request, error: Exception) -> Response:
-    """An error of zapcore reached the edge."""
-    assert isinstance(error, zap.ZapError)  # noqa: S101 - registered for this class
-    return _respond(request, kind_of(error), str(error))
-
-
-async def on_invalid_request(request: Request, error: Exception) -> Response:
-    """Validation refused the request."""
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class
-    found = error.errors()
-    if any(item["type"] == "json_invalid" for item in found):
-        item = found[0]
-        reason = item.get("ctx", {}).get("error", item["msg"])
-        return _respond(request, NOT_JSON, f"{reason} (at byte {item['loc'][-1]})")
-    if isinstance(error.body, bytes):
-        detail = "send the body as JSON, with the header Content-Type: application/json"
-        return _respond(request, NOT_JSON, f"{detail} (curl: --json '{{…}}')")
-    errors = [FieldError(field=_field(item["loc"]), message=_message(item)) for item in found[:100]]
-    detail = "; ".join(f"{item.field}: {item.message}" for item in errors[:5])
-    return _respond(request, INVALID, detail, errors=errors)
-
-
-def _field(location: tuple[str | int, ...]) -> str:
-    """Where it is. What stands there may be the client's own words, of any length."""
-    return ".".join(str(part)[:_MAX_FIELD] for part in location[:_MAX_DEPTH])
-
-
-def _message(item: dict[str, object]) -> str:
-    if item["type"] == "string_pattern_mismatch":
-        return "has a character, or a form, that is not allowed here"
-    return str(item["msg"]).removeprefix("Value error, ")[:_MAX_MESSAGE]
-
-
-async def on_http_error(request: Request, error: Exception) -> Response:
-    """The router, or the body limit, refused the request."""
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class
-    kind = _HTTP_ERRORS.get(error.status_code, INVALID)
-    if kind is NO_ROUTE:
-        detail = f"{request.url.path} is no address of this gateway: /docs lists them all"
-    elif kind is NO_METHOD:
-        detail = f"{request.method} does not work here; /docs tells what does"
-    else:
-        detail = str(error.detail)
-    return _respond(request, kind, detail, headers=dict(error.headers or {}))
-
-
-async def on_defect(request: Request, error: Exception) -> Response:
-    """Something that nobody thought of."""
-    del error  # the server logs it
-    document = defect(request_id=request.state.request_id, rpc=_rpc_of(request))
-    return Response(render(document), INTERNAL.status, media_type=MEDIA_TYPE)

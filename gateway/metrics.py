@@ -1,62 +1,238 @@
-"""Counters for Prometheus. Labels are routes, RPCs and codes of this program: all bounded."""
+"""Numbers for Prometheus. Labels are routes, RPCs and codes of this program: all bounded."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Literal
 
-from gateway.errors import kind_of
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from gateway.context import OTHER, RequestContext
+from gateway.errors import Kind
 from zapcore.codec import Message
-from zapcore.errors import ZapError
+from zapcore.connection import Connection
+from zapcore.errors import ConnectFailed, IdentityMismatch, ProtocolError, ZapError
 from zapcore.methods import METHODS, Method
+from zapcore.pool import ConnectionPool, PoolObserver
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Where prometheus_client keeps the numbers of all workers; it reads the variable when imported."""
+
+_PREFIX = "zap_gateway_"
+_CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
+_HANDSHAKE_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+_VERBS = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # a second series per counter, which nobody reads
 
 
-class Metrics:
-    """What one gateway process counts."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What is so at a moment, to be told as gauges."""
+
+    busy_connections: int
+    idle_connections: int
+    readers: int
+    upstream_streams: int
+
+
+class Metrics(PoolObserver):
+    """What one gateway process counts. With several workers, what all of them do."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "zap_gateway_http_requests",
-            "HTTP requests answered, by status.",
-            ["status"],
-            registry=self.registry,
-        )
-        self._calls = Counter(
-            "zap_gateway_zap_calls",
-            "Calls to the netrunner server, by RPC and outcome.",
-            ["rpc", "outcome"],
-            registry=self.registry,
-        )
-        self.connections = Gauge(
-            "zap_gateway_upstream_connections",
-            "Connections to the netrunner server that stand.",
-            registry=self.registry,
-        )
-        self.readers = Gauge(
-            "zap_gateway_stream_readers",
-            "Clients that read the status stream.",
-            registry=self.registry,
-        )
-        self._succeeded = {name: self._calls.labels(rpc=name, outcome="ok") for name in METHODS}
-        self._answered: dict[int, Counter] = {}
+        self._define_http()
+        self._define_upstream()
+        build = self._gauge("build_info", "What runs; always 1.", ["version", "python"], "livemax")
+        build.labels(version=version("zap-gateway"), python=platform.python_version()).set(1)
+        self._shared = SHARED_FOLDER in os.environ
+        if not self._shared:
+            ProcessCollector(registry=self.registry)
+        self._requests_by_key: dict[tuple[str, str, int], Callable[[], None]] = {}
+        self._durations_by_key: dict[tuple[str, str], Callable[[float], None]] = {}
+        self._seen_received = self._seen_sent = 0
+        self._unsaid_received = self._unsaid_sent = 0
 
-    def call_succeeded(self, method: Method[Message, Message]) -> None:
-        """An RPC was answered."""
-        self._succeeded[method.name].inc()
+    def _define_http(self) -> None:
+        self._requests = self._counter(
+            "http_requests", "Requests that ended.", ["method", "route", "status"]
+        )
+        self._durations = self._histogram(
+            "http_request_duration_seconds",
+            "From a request's headers to the end of its answer; streams are left out.",
+            ["method", "route"],
+            _CALL_BUCKETS,
+        )
+        self._received = self._counter("http_request_body_bytes", "Bytes of requests' bodies.")
+        self._sent = self._counter("http_response_body_bytes", "Bytes of answers' bodies.")
+        self._http_connections = self._gauge(
+            "http_connections", "Clients' connections, busy with a request or idle.", ["state"]
+        )
+        self._readers = self._gauge("stream_readers", "Clients that read a stream.")
 
-    def call_failed(self, method: Method[Message, Message], error: ZapError) -> None:
-        """An RPC failed."""
-        self._calls.labels(rpc=method.name, outcome=kind_of(error).code).inc()
+    def _define_upstream(self) -> None:
+        self._calls = self._counter(
+            "zap_calls", "Calls to the netrunner server that ended.", ["rpc", "outcome"]
+        )
+        self._call_durations = self._histogram(
+            "zap_call_duration_seconds",
+            "Of calls to the netrunner server, waiting for a connection included.",
+            ["rpc"],
+            _CALL_BUCKETS,
+        )
+        self._under_way = self._gauge("zap_calls_under_way", "Calls that wait for their answer.")
+        self._upstream_connections = self._gauge(
+            "upstream_connections",
+            "The pool's connections: they stand, are being made, or wait for the next attempt.",
+            ["state"],
+        )
+        self._circuit = self._gauge("upstream_circuit_open", "1 while calls fail at once.")
+        self._upstream_streams = self._gauge("upstream_streams", "Streams read from the server.")
+        self._reconnects = self._counter(
+            "upstream_reconnects", "Connections of the pool that stood again after a loss."
+        )
+        self._handshakes = self._histogram(
+            "upstream_handshake_duration_seconds", "Of Z-Wing handshakes.", [], _HANDSHAKE_BUCKETS
+        )
+        self._dial_failures = self._counter(
+            "upstream_dial_failures", "Attempts to connect that failed.", ["reason"]
+        )
+        self._upstream_received = self._counter("upstream_received_bytes", "From the server.")
+        self._upstream_sent = self._counter("upstream_sent_bytes", "To the server.")
+        self._succeeded = {
+            name: self._calls.labels(rpc=name, outcome="ok").inc
+            for name, method in METHODS.items()
+            if not method.streaming
+        }
+        self._took: dict[str, Callable[[float], None]] = {}
+        for reason in _REASONS.values():
+            self._dial_failures.labels(reason=reason)
 
-    def request_answered(self, status: int) -> None:
-        """An HTTP request was answered."""
-        counter = self._answered.get(status)
-        if counter is None:
-            counter = self._answered[status] = self._requests.labels(status=str(status))
-        counter.inc()
+    def _counter(self, name: str, text: str, labels: list[str] | None = None) -> Counter:
+        return Counter(_PREFIX + name, text, labels or [], registry=self.registry)
+
+    def _gauge(
+        self,
+        name: str,
+        text: str,
+        labels: list[str] | None = None,
+        mode: Literal["livesum", "livemax"] = "livesum",
+    ) -> Gauge:
+        """A gauge; ``mode`` tells what it is over all workers."""
+        return Gauge(
+            _PREFIX + name, text, labels or [], registry=self.registry, multiprocess_mode=mode
+        )
+
+    def _histogram(
+        self, name: str, text: str, labels: list[str], buckets: tuple[float, ...]
+    ) -> Histogram:
+        return Histogram(_PREFIX + name, text, labels, registry=self.registry, buckets=buckets)
+
+    # Requests.
+
+    def request_finished(self, context: RequestContext, seconds: float) -> None:
+        """A request was answered, or its client left."""
+        verb = context.verb if context.verb in _VERBS else OTHER
+        key = (verb, context.route, context.status)
+        count = self._requests_by_key.get(key)
+        if count is None:
+            labels = self._requests.labels(verb, context.route, str(context.status))
+            count = self._requests_by_key[key] = labels.inc
+        count()
+        self._unsaid_received += context.received
+        if context.streaming:
+            return  # its bytes were told as they went, and its length says nothing
+        self._unsaid_sent += context.sent
+        observe = self._durations_by_key.get(key[:2])
+        if observe is None:
+            observe = self._durations.labels(verb, context.route).observe
+            self._durations_by_key[key[:2]] = observe
+        observe(seconds)
+
+    def request_refused(self, kind: Kind) -> None:
+        """A request was refused before it was whole."""
+        self._requests.labels(OTHER, OTHER, str(kind.status)).inc()
+
+    def stream_sent(self, size: int) -> None:
+        """A stream sent so many bytes."""
+        self._unsaid_sent += size
+
+    # Calls.
+
+    def call_finished(self, method: Method[Message, Message], outcome: str, seconds: float) -> None:
+        """An RPC was answered (`ok`), or failed with a problem's code."""
+        if outcome == "ok":
+            self._succeeded[method.name]()
+        else:
+            self._calls.labels(rpc=method.name, outcome=outcome).inc()
+        observe = self._took.get(method.name)
+        if observe is None:
+            observe = self._took[method.name] = self._call_durations.labels(method.name).observe
+        observe(seconds)
+
+    # What the pool reports.
+
+    def dialled(self, connection: Connection) -> None:
+        """See PoolObserver."""
+        self._handshakes.observe(connection.handshake_seconds)
+
+    def dial_failed(self, error: ZapError) -> None:
+        """See PoolObserver."""
+        reason = next((text for cls, text in _REASONS.items() if isinstance(error, cls)), "other")
+        self._dial_failures.labels(reason=reason).inc()
+
+    def reconnected(self) -> None:
+        """See PoolObserver."""
+        self._reconnects.inc()
+
+    # What is looked at now and then.
+
+    def take(self, pool: ConnectionPool, sample: Sample) -> None:
+        """Bring the gauges, and what is too frequent to be told at once, up to date."""
+        self._received.inc(self._unsaid_received)
+        self._sent.inc(self._unsaid_sent)
+        self._unsaid_received = self._unsaid_sent = 0
+        self._http_connections.labels(state="busy").set(sample.busy_connections)
+        self._http_connections.labels(state="idle").set(sample.idle_connections)
+        self._readers.set(sample.readers)
+        self._upstream_streams.set(sample.upstream_streams)
+        standing, dialling = len(pool.connections), pool.dialling
+        self._upstream_connections.labels(state="connected").set(standing)
+        self._upstream_connections.labels(state="connecting").set(dialling)
+        waiting = max(0, pool.size - standing - dialling)
+        self._upstream_connections.labels(state="waiting").set(waiting)
+        self._circuit.set(pool.circuit_open)
+        self._under_way.set(pool.calls)
+        received, sent = pool.bytes_received, pool.bytes_sent
+        self._upstream_received.inc(received - self._seen_received)
+        self._upstream_sent.inc(sent - self._seen_sent)
+        self._seen_received, self._seen_sent = received, sent
 
     def render(self) -> bytes:
-        """All counters in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """All of it in Prometheus' text format."""
+        if not self._shared:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+
+_REASONS: dict[type[ZapError], str] = {
+    IdentityMismatch: "identity_mismatch",
+    ProtocolError: "handshake",
+    ConnectFailed: "unreachable",
+}

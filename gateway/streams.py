@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import secrets
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
@@ -71,9 +71,25 @@ class StatusFeed:
         self._closed = False
         self.epoch = secrets.token_hex(4)
 
+    @property
+    def readers(self) -> int:
+        """How many read now."""
+        return len(self._intervals)
+
+    @property
+    def upstream_streams(self) -> int:
+        """How many streams of the server are followed: one while anybody reads."""
+        return int(self._task is not None)
+
     @contextmanager
-    def reading(self, interval: float) -> Iterator[Reader]:
-        """Take part; ``interval`` in seconds.
+    def reading(
+        self, interval: float, is_allowed: Callable[[], bool] = lambda: True
+    ) -> Iterator[Reader]:
+        """Take part.
+
+        Args:
+            interval: seconds.
+            is_allowed: whether the reader may still read.
 
         Raises:
             Overloaded: too many readers.
@@ -81,7 +97,7 @@ class StatusFeed:
         if len(self._intervals) >= self._max_readers:
             raise Overloaded(f"{len(self._intervals)} clients read the stream: try again later")
         self._refresh()
-        reader = Reader(self, interval)
+        reader = Reader(self, interval, is_allowed)
         self._intervals[reader] = interval
         self._adapt()
         try:
@@ -97,6 +113,10 @@ class StatusFeed:
     def drain(self) -> None:
         """Let every reader end."""
         self._closed = True
+        self._wake()
+
+    def look_again(self) -> None:
+        """Let every reader see whether it may still read."""
         self._wake()
 
     async def close(self) -> None:
@@ -115,7 +135,6 @@ class StatusFeed:
 
     def _adapt(self) -> None:
         """Follow at the pace that the readers need now; not at all for none."""
-        self._upstream.metrics.readers.set(len(self._intervals))
         shortest = min(self._intervals.values(), default=None)
         if shortest is None or self._closed:
             self._stop()
@@ -215,9 +234,10 @@ class StatusFeed:
 class Reader:
     """One reader's place in the feed: at most one state per interval, failures at once."""
 
-    def __init__(self, feed: StatusFeed, interval: float) -> None:
+    def __init__(self, feed: StatusFeed, interval: float, is_allowed: Callable[[], bool]) -> None:
         self._feed = feed
         self._interval = interval
+        self.is_allowed = is_allowed
         self._loop = asyncio.get_running_loop()
         self._due = self._loop.time()
         self._seen = 0
@@ -233,9 +253,9 @@ class Reader:
         """
         last: bytes | None = None
         silent_until = self._loop.time() + keep_alive
-        while not self._feed.is_closed():
+        while self._goes_on():
             event = await self._next(silent_until)
-            if event is None and self._feed.is_closed():
+            if event is None and not self._goes_on():
                 return
             if event is not None and changes and event.data == last:
                 continue
@@ -244,8 +264,11 @@ class Reader:
             yield event
             silent_until = self._loop.time() + keep_alive
 
+    def _goes_on(self) -> bool:
+        return not self._feed.is_closed() and self.is_allowed()
+
     async def _next(self, until: float) -> Event | None:
-        while not self._feed.is_closed():
+        while self._goes_on():
             now = self._loop.time()
             event, wake = self._feed.latest, until
             if event is not None and event.sequence > self._seen:

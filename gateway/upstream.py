@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import perf_counter
 
 from gateway import schema
+from gateway.context import RequestContext
+from gateway.errors import kind_of
 from gateway.metrics import Metrics
+from gateway.tracing import Tracing
 from zapcore.codec import Message
 from zapcore.errors import ZapError
 from zapcore.methods import Method
@@ -29,10 +33,17 @@ class Upstream:
     beside it: a cluster that did not change is not decoded again.
     """
 
-    def __init__(self, pool: ConnectionPool, times: CallTimes, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        times: CallTimes,
+        metrics: Metrics,
+        tracing: Tracing | None = None,
+    ) -> None:
         self.pool = pool
         self.times = times
         self.metrics = metrics
+        self._tracing = tracing
         self._last: dict[str, tuple[bytes, bytes]] = {}
 
     async def call(
@@ -40,28 +51,59 @@ class Upstream:
         method: Method[Message, Message],
         request: Message | None = None,
         timeout: float | None = None,
+        context: RequestContext | None = None,
     ) -> bytes:
         """Call an RPC; its answer's JSON.
+
+        Args:
+            method: the RPC.
+            request: its request; None for one with nothing but defaults.
+            timeout: seconds; as :class:`CallTimes` says where None.
+            context: of the HTTP request that the call is for; told what became of it.
 
         Raises:
             ZapError: whatever went wrong; see ConnectionPool.exchange.
         """
         payload = method.encode_request(request)
-        return await self.exchange(method, payload, timeout)
+        return await self.exchange(method, payload, timeout, context)
 
     async def exchange(
-        self, method: Method[Message, Message], payload: bytes, timeout: float | None = None
+        self,
+        method: Method[Message, Message],
+        payload: bytes,
+        timeout: float | None = None,
+        context: RequestContext | None = None,
     ) -> bytes:
         """As :meth:`call`, for a request that is encoded already."""
         if timeout is None:
             timeout = self.times.reading if method.read_only else self.times.changing
+        if self._tracing is not None:
+            with self._tracing.call(method, self.pool.address, context):
+                return await self._exchange(method, payload, timeout, context)
+        return await self._exchange(method, payload, timeout, context)
+
+    async def _exchange(
+        self,
+        method: Method[Message, Message],
+        payload: bytes,
+        timeout: float,
+        context: RequestContext | None,
+    ) -> bytes:
+        started = perf_counter()
+        outcome = "cancelled"
         try:
             body = await self.pool.exchange(method, payload, timeout=timeout)
             answer = self.render(method, body)
+            outcome = "ok"
         except ZapError as error:
-            self.metrics.call_failed(method, error)
+            outcome = kind_of(error).code
             raise
-        self.metrics.call_succeeded(method)
+        finally:
+            seconds = perf_counter() - started
+            self.metrics.call_finished(method, outcome, seconds)
+            if context is not None:
+                context.rpc, context.outcome = method.name, outcome
+                context.upstream_seconds += seconds
         return answer
 
     def render(self, method: Method[Message, Message], body: bytes) -> bytes:

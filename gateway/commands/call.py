@@ -23,7 +23,6 @@ from zapcore.codec import Message
 from zapcore.methods import METHODS, Method
 from zapcore.zwing.identity import Identity
 
-HELP = "call an RPC straight over Z-Wing, without the gateway"
 EPILOG = """\
   zap-gateway call Status --server SHA256:...
   zap-gateway call PauseNode '{"name": "node1"}' --server SHA256:...

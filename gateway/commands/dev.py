@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TypedDict
 
 from gateway.app import Gateway
-from gateway.process import configure_logging, listen, run, serve, url_of
+from gateway.logs import configure_logging
+from gateway.process import Server, allow_open_files, listen, run, url_of
 from gateway.settings import DEFAULT_PORT, Settings, SettingsError, load_settings
 from zapcore.errors import ZapError
 from zapcore.simulator import DEFAULT_NODES
 from zapcore.zwing.identity import Identity
 
-HELP = "run a simulated netrunner and the gateway, to try everything"
 EPILOG = "This is what `make run` does. Everything it makes is gone when it stops."
 
 _START_TIME = 20.0
@@ -54,8 +54,10 @@ def main(arguments: argparse.Namespace) -> int:
     """Run both until a signal comes."""
     configure_logging("warning")
     # What the environment says is meant for a real gateway, not for this one.
-    settings = load_settings({"host": arguments.host, "port": arguments.port}, environment=False)
+    given = {"host": arguments.host, "port": arguments.port, "drain_grace": 0}
+    settings = load_settings(given, environment=False)
     settings.check_bind()
+    allow_open_files(settings.max_connections)
     listener = listen(settings.host, settings.port)
     return run(_dev(settings, listener, arguments.nodes))
 
@@ -93,7 +95,7 @@ async def _run_both(
             greeting = asyncio.create_task(_greet(gateway, url_of(listener), announcement))
             serving.set()
             try:
-                await serve(gateway, listener)
+                await Server(gateway, settings).serve([listener])
             finally:
                 for task in (watching, greeting):
                     task.cancel()
@@ -104,7 +106,18 @@ async def _run_both(
 async def _simulation(folder: Path, nodes: str) -> AsyncIterator[tuple[Process, Announcement]]:
     """The simulated netrunner in a process of its own; it ends when its standard input does."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", "simulate", "--port", "0", "--nodes", nodes, "--json"),
+        *(
+            sys.executable,
+            "-P",
+            "-m",
+            "gateway",
+            "simulate",
+            "--port",
+            "0",
+            "--nodes",
+            nodes,
+            "--json",
+        ),
         *("--identity", str(folder / "netrunner.json"), "--client", str(folder / "gateway.pub")),
         "--exit-with-stdin",
         stdin=PIPE,

@@ -14,7 +14,6 @@ from zapcore.errors import InvalidIdentity, KeyFileError
 from zapcore.zwing import algorithms
 from zapcore.zwing.identity import ED25519_SIZE, X25519_SIZE, Identity, PublicIdentity
 
-HELP = "make, show and import identities"
 EPILOG = """\
   zap-gateway identity new gateway.json                  make one
   zap-gateway identity show gateway.json                 its fingerprint, for others to compare

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from gateway.app import build_api
-from gateway.settings import Settings
+from gateway.api import build_api
+from gateway.settings import load_settings
 
-HELP = "print the OpenAPI document"
 EPILOG = "It is what a running gateway serves at /openapi.json."
 
 
@@ -20,6 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Print it."""
     del arguments
-    api = build_api(Settings.model_fields["max_body"].default)
+    api = build_api(load_settings({}, environment=False))
     print(json.dumps(api.openapi(), indent=2, ensure_ascii=False))
     return 0

@@ -10,7 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
-from gateway.process import configure_logging, run
+from gateway.logs import configure_logging
+from gateway.process import run
 from gateway.settings import SettingsError
 from zapcore.connection import DEFAULT_PORT
 from zapcore.errors import IdentityError
@@ -18,7 +19,6 @@ from zapcore.server import NetrunnerServer
 from zapcore.simulator import DEFAULT_NODES, HEALTH_DELAY, MAX_NODES, SimulatedNetrunner
 from zapcore.zwing.identity import Identity, PublicIdentity
 
-HELP = "run a simulated netrunner server"
 EPILOG = """\
 It speaks the real protocol over real Z-Wing, so the gateway, `zap-gateway call` and Go clients
 can't tell it from a real one. Nothing is written and no node runs.

@@ -8,7 +8,6 @@ import json
 from gateway.auth import TokenFileError, new_token, token_line
 from gateway.settings import SettingsError
 
-HELP = "make a token for the gateway's clients"
 EPILOG = """\
   zap-gateway token new alice --scope read
 

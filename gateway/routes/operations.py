@@ -10,9 +10,10 @@ from starlette.responses import Response
 
 from gateway import metrics
 from gateway.errors import MEDIA_TYPE as PROBLEM
-from gateway.errors import UNAVAILABLE, problem, problem_headers, render
+from gateway.errors import STOPPING, UNAVAILABLE, Kind, problem, problem_headers, render
 from gateway.routes.documents import ALWAYS, problem_responses
-from gateway.routes.rpc import json_response, upstream_of
+from gateway.routes.rpc import json_response
+from gateway.routes.services import context_of, services_of
 from gateway.routes.table import GATEWAY
 
 
@@ -35,21 +36,30 @@ async def _healthz() -> Response:
 
 
 async def _readyz(request: Request) -> Response:
-    pool = upstream_of(request).pool
+    services = services_of(request)
+    pool = services.upstream.pool
+    if services.is_draining():
+        return _not_ready(request, STOPPING, "told to stop: it takes new calls for a moment only")
     connections = len(pool.connections)
     if connections:
         ready = Readiness(upstream=pool.address, connections=connections)
         return json_response(ready.model_dump_json().encode())
     failure = pool.last_failure
     reason = f"no connection to {pool.address} yet" if failure is None else str(failure)
-    document = problem(UNAVAILABLE, reason, request_id=request.state.request_id)
-    return Response(render(document), 503, problem_headers(UNAVAILABLE), PROBLEM)
+    return _not_ready(request, UNAVAILABLE, reason)
+
+
+def _not_ready(request: Request, kind: Kind, reason: str) -> Response:
+    context = context_of(request)
+    context.code = kind.code
+    document = problem(kind, reason, request_id=context.request_id)
+    return Response(render(document), kind.status, problem_headers(kind), PROBLEM)
 
 
 async def _metrics(request: Request) -> Response:
-    upstream = upstream_of(request)
-    upstream.metrics.connections.set(len(upstream.pool.connections))
-    return Response(upstream.metrics.render(), media_type=metrics.MEDIA_TYPE)
+    services = services_of(request)
+    services.sample()
+    return Response(services.upstream.metrics.render(), media_type=metrics.MEDIA_TYPE)
 
 
 def add_operation_routes(api: FastAPI) -> None:
@@ -69,7 +79,10 @@ def add_operation_routes(api: FastAPI) -> None:
         _readyz,
         tags=[GATEWAY],
         summary="Can the gateway reach the netrunner server?",
-        description="200 while a connection stands; 503 with the reason while none does.",
+        description=(
+            "200 while a connection stands; 503 with the reason while none does, and once the"
+            " gateway was told to stop."
+        ),
         operation_id="readyz",
         response_class=Response,
         responses={200: {"model": Readiness}, **problem_responses((*ALWAYS, UNAVAILABLE))},

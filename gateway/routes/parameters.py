@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Path, Query
+from fastapi import Header, Path, Query
 from pydantic import BeforeValidator, WithJsonSchema
 
 from gateway.durations import parse_bounded
@@ -19,6 +19,10 @@ _NAME_PATTERN = rf"^(?:[^.{_BAD}][^{_BAD}]*|\.[^.{_BAD}][^{_BAD}]*|\.\.[^{_BAD}]
 DURATION_SCHEMA = WithJsonSchema(
     {"type": "string", "pattern": r"^\d{1,12}(\.\d{1,9})?(ms|s|m|h)?$"}
 )
+
+
+SHORTEST_WAIT = 0.001
+TIMEOUT, TIMEOUT_HEADER = "timeout", "x_request_timeout"
 
 
 def path_name(description: str) -> Any:
@@ -39,3 +43,31 @@ def duration_query(description: str, minimum: float, maximum: float, example: st
     """A query parameter that is a time."""
     limits = f"From {minimum:g} s to {maximum:g} s, as in `500ms`, `1s`, `2m`, or seconds."
     return Query(description=f"{description} {limits}", examples=[example])
+
+
+def timeout_parameters(longest: float, default: float | None) -> dict[str, object]:
+    """The parameters by which a request says how long its call may take, by name.
+
+    Args:
+        longest: seconds that may be asked for.
+        default: seconds where nothing is asked for; None for the settings' own.
+    """
+    otherwise = "as the gateway is set" if default is None else f"{default:g} s"
+    text = f"How long to wait for the server, {otherwise} where absent."
+    limits = f"From {SHORTEST_WAIT:g} s to {longest:g} s, as in `500ms`, `1s`, `2m`, or seconds."
+    reading = duration(SHORTEST_WAIT, longest)
+    example = "30s" if default is None else f"{default:g}s"
+    query = Query(description=f"{text} {limits}", examples=[example])
+    header = Header(
+        alias="X-Request-Timeout",
+        description="The same as a header; where both are given, the shorter counts.",
+        examples=[example],
+    )
+    kind = Annotated[float | None, reading, DURATION_SCHEMA]
+    return {TIMEOUT: Annotated[kind, query], TIMEOUT_HEADER: Annotated[kind, header]}
+
+
+def timeout_of(given: dict[str, Any], default: float | None) -> float | None:
+    """The shortest time that a request asks for, in seconds; ``default`` where it asks for none."""
+    asked = [given[name] for name in (TIMEOUT, TIMEOUT_HEADER) if given.get(name) is not None]
+    return min(asked, default=default)

@@ -17,22 +17,15 @@ from gateway.routes.documents import (
     problems_of,
     zap_extension,
 )
-from gateway.routes.parameters import DURATION_SCHEMA, duration, duration_query, path_name
+from gateway.routes.parameters import path_name, timeout_of, timeout_parameters
+from gateway.routes.services import context_of, services_of
 from gateway.routes.table import Place, operation_id, placed
-from gateway.upstream import Upstream
 from zapcore.codec import Message
 from zapcore.methods import Method
 
 JSON = "application/json"
 
-_SHORTEST_WAIT, _LONGEST_WAIT = 0.001, 3600.0
-
 Endpoint = Callable[..., Coroutine[Any, Any, Response]]
-
-
-def upstream_of(request: Request) -> Upstream:
-    """The upstream that the running gateway put into the application's state."""
-    return cast("Upstream", request.app.state.upstream)
 
 
 def json_response(body: bytes) -> Response:
@@ -44,7 +37,9 @@ def _field_docs(cls: type[Message]) -> dict[str, str]:
     return {field.name: field.metadata["doc"] for field in fields(cast("Any", cls))}
 
 
-def _parameters(method: Method[Message, Message], place: Place) -> list[inspect.Parameter]:
+def _parameters(
+    method: Method[Message, Message], place: Place, longest: float
+) -> list[inspect.Parameter]:
     """What FastAPI must take from the request: path, body, time."""
     docs = _field_docs(method.request)
     taken = place.parameters
@@ -54,23 +49,13 @@ def _parameters(method: Method[Message, Message], place: Place) -> list[inspect.
     }
     if set(docs) - set(taken.values()):
         found["body"] = _body(schema.model_of(method.request, frozenset(taken.values())))
-    if place.timeout is not None:
-        found["timeout"] = (_timeout(place.timeout), None)
+    for name, annotation in timeout_parameters(longest, place.timeout).items():
+        found[name] = (annotation, None)
     return [
         inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
         )
         for name, (annotation, default) in found.items()
-    ]
-
-
-def _timeout(default: float) -> object:
-    text = f"How long to wait, {default:g} s where absent."
-    return Annotated[
-        float | None,
-        duration(_SHORTEST_WAIT, _LONGEST_WAIT),
-        DURATION_SCHEMA,
-        duration_query(text, _SHORTEST_WAIT, _LONGEST_WAIT, f"{default:g}s"),
     ]
 
 
@@ -80,7 +65,9 @@ def _body(model: type[schema.MessageModel]) -> tuple[object, object]:
     return Annotated[model, Body(default_factory=model)], inspect.Parameter.empty
 
 
-def endpoint_of(method: Method[Message, Message], place: Place) -> Endpoint:
+def endpoint_of(
+    method: Method[Message, Message], place: Place, parameters: list[inspect.Parameter]
+) -> Endpoint:
     """The function behind a route: request in, message out, answer back."""
     taken = place.parameters
 
@@ -91,15 +78,32 @@ def endpoint_of(method: Method[Message, Message], place: Place) -> Endpoint:
             message = method.request(**from_path)
         else:
             message = schema.to_message(model, **from_path)
-        timeout = given.get("timeout") or place.timeout
-        return json_response(await upstream_of(request).call(method, message, timeout))
+        timeout = timeout_of(given, place.timeout)
+        upstream = services_of(request).upstream
+        return json_response(await upstream.call(method, message, timeout, context_of(request)))
 
     request = inspect.Parameter("request", inspect.Parameter.KEYWORD_ONLY, annotation=Request)
-    signature = inspect.Signature([request, *_parameters(method, place)])
+    signature = inspect.Signature([request, *parameters])
     named = cast("Any", endpoint)
     named.__signature__ = signature
     named.__name__ = method.attribute
     return belongs_to(method, endpoint)
+
+
+def takes_time(endpoint: Endpoint, longest: float) -> Endpoint:
+    """The same endpoint, which gets the parameters for the time of its call by keyword."""
+
+    async def timed(**given: Any) -> Response:
+        return await endpoint(**given)
+
+    found = inspect.signature(endpoint, eval_str=True).parameters.values()
+    named = [each for each in found if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    named += [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=None)
+        for name, kind in timeout_parameters(longest, None).items()
+    ]
+    cast("Any", timed).__signature__ = inspect.Signature(named)
+    return timed
 
 
 def belongs_to(method: Method[Message, Message], endpoint: Endpoint) -> Endpoint:
@@ -108,15 +112,21 @@ def belongs_to(method: Method[Message, Message], endpoint: Endpoint) -> Endpoint
     return endpoint
 
 
-def add_rpc_routes(api: FastAPI) -> None:
-    """Add every unary RPC."""
+def add_rpc_routes(api: FastAPI, longest: float) -> None:
+    """Add every unary RPC.
+
+    Args:
+        api: the application.
+        longest: seconds that a request may ask for.
+    """
     for method, place in placed():
         if method.streaming:
             continue
-        names = [parameter.name for parameter in _parameters(method, place)]
+        parameters = _parameters(method, place, longest)
+        names = {parameter.name for parameter in parameters}
         api.add_api_route(
             place.path,
-            endpoint_of(method, place),
+            endpoint_of(method, place, parameters),
             methods=[place.verb],
             tags=[place.tag],
             summary=method.summary,
@@ -129,7 +139,7 @@ def add_rpc_routes(api: FastAPI) -> None:
                     "content": {JSON: {}},
                     "model": schema.model_of(method.response),
                 },
-                **problem_responses(problems_of(method, set(names))),
+                **problem_responses(problems_of(method, names)),
             },
             openapi_extra=zap_extension(method),
         )

@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import httpx
 from jsonschema import Draft202012Validator
 
 from gateway import process
-from gateway.app import Gateway, build_api
+from gateway.api import build_api
+from gateway.app import Gateway
 from gateway.errors import MEDIA_TYPE, TYPE_PREFIX
 from gateway.settings import ENVIRONMENT_PREFIX, load_settings
 from tests.integration.zap_helpers import HANG, eventually, identity_of, soon, turns
@@ -41,7 +41,7 @@ OURS = ("cache-control", "x-content-type-options", "x-request-id")
 @cache
 def document() -> dict[str, Any]:
     """The OpenAPI document."""
-    return build_api(16 * 1024 * 1024).openapi()
+    return build_api(load_settings({}, environment=False)).openapi()
 
 
 @cache
@@ -139,31 +139,23 @@ async def running_gateway(
         settings: as for `serve`.
     """
     address = upstream if isinstance(upstream, str) else upstream.address
-    loaded = load_settings({"upstream": address, "port": 0, **settings})
+    given = {"upstream": address, "port": 0, "drain_grace": 0, **settings}
+    loaded = load_settings(given, environment=False)
     gateway = Gateway(loaded, identity_of("gateway"), pin or identity_of("server").public)
     listener = process.listen(loaded.host, loaded.port)
-    url = process.url_of(listener)
-    servers: list[process.Server] = []
-
-    class Known(process.Server):
-        """Makes itself known, so that it can be stopped without a signal."""
-
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            servers.append(self)
-
-    with patch.object(process, "Server", Known):
-        serving = asyncio.get_running_loop().create_task(process.serve(gateway, listener))
-        await eventually(lambda: serving.done() or (servers and servers[0].started))
+    server = process.Server(gateway, loaded, process.load_certificate(loaded))
+    serving = asyncio.get_running_loop().create_task(server.serve([listener]))
+    await eventually(lambda: serving.done() or server.started)
+    url = process.url_of(listener, loaded)
     try:
         if ready:
             await eventually(lambda: gateway.pool.connected_now)
         async with client_for(url) as client:
-            yield Running(gateway, url, client, servers[0], serving)
+            yield Running(gateway, url, client, server, serving)
     finally:
         await turns()  # connections that were closed just now are seen to be
-        if servers:
-            servers[0].handle_exit(signal.SIGTERM, None)
+        if not gateway.draining:
+            server.handle_exit(signal.SIGTERM, None)
         await soon(serving)
 
 
@@ -246,7 +238,7 @@ def is_problem(
     assert problem["detail"]
     assert problem.get("rpc") == rpc
     assert problem["requestId"] == response.headers["x-request-id"]
-    assert ("retry-after" in response.headers) == (status == 503)
+    assert ("retry-after" in response.headers) == (status in (429, 503))
     return problem
 
 

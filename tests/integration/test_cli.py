@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -78,7 +79,7 @@ def test_every_action_has_help(cli: Cli, words: tuple[str, ...]):
 def test_the_overview_names_every_command(cli: Cli):
     status, out, _ = cli("--help")
     assert status == 0
-    assert all(f"    {command} " in out for command in COMMANDS)
+    assert all(re.search(rf"^    {name}\s+\w", out, re.MULTILINE) for name in COMMANDS)
 
 
 def test_help_of_serve_tells_every_setting_its_default_and_its_variable(cli: Cli):

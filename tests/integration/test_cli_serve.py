@@ -110,7 +110,9 @@ def test_a_signal_ends_streams_cleanly_and_then_the_process(
             while not next(lines).startswith("data:"):
                 pass
             running.send(number)
-            assert [line for line in lines if line] == [], "the end, and no broken connection"
+            end, data = [line for line in lines if line]  # and no broken connection
+            assert end == "event: end"
+            assert '"code":"shutting_down"' in data
         assert running.wait() == 0
         assert "Traceback" not in running.stderr
 

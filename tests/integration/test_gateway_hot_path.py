@@ -157,7 +157,8 @@ async def test_both_ways_are_counted_the_same():
     async with serving(SimulatedNetrunner()) as server, running_gateway(server) as running:
         await same_both_ways(running.client, "/v1/status")
         text = (await running.client.get("/metrics")).text
-        assert 'zap_gateway_http_requests_total{status="200"} 2.0' in text
+        labels = 'method="GET",route="/v1/status",status="200"'
+        assert f"zap_gateway_http_requests_total{{{labels}}} 2.0" in text
         assert 'zap_gateway_zap_calls_total{outcome="ok",rpc="Status"} 2.0' in text
 
 

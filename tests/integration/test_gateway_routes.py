@@ -298,9 +298,11 @@ async def test_metrics_count_requests_and_calls(running: Running, netrunner: Sim
     lines = response.text.splitlines()
     assert 'zap_gateway_zap_calls_total{outcome="ok",rpc="Ping"} 1.0' in lines
     assert 'zap_gateway_zap_calls_total{outcome="not_bootstrapped",rpc="Status"} 1.0' in lines
-    assert 'zap_gateway_http_requests_total{status="409"} 1.0' in lines
-    (connections,) = (line for line in lines if line.startswith("zap_gateway_upstream_conn"))
-    assert float(connections.split()[1]) >= 1
+    refused = 'zap_gateway_http_requests_total{method="GET",route="/v1/status",status="409"} 1.0'
+    assert refused in lines
+    standing = 'zap_gateway_upstream_connections{state="connected"} '
+    (connections,) = (line for line in lines if line.startswith(standing))
+    assert float(connections.removeprefix(standing)) >= 1
 
 
 async def test_documents_are_served(running: Running):
@@ -336,6 +338,7 @@ async def walk(client: httpx.AsyncClient) -> None:
         await client.get(path)
     async with client.stream("GET", "/v1/status/stream"):
         pass
+    await client.post("/v1/stream-tickets")
     await client.post("/v1/nodes", json={"name": "extra"})
     await client.get("/v1/nodes")
     await client.get("/v1/nodes/extra")

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway import process, streams
+from gateway import streams
 from gateway.routes import status_stream
 from tests.integration.gateway_helpers import (
     Backend,
@@ -699,13 +699,10 @@ async def test_calls_under_way_finish_when_the_gateway_stops():
         await soon(running.serving)
 
 
-async def test_a_reader_that_reads_nothing_does_not_keep_the_gateway_from_stopping(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    monkeypatch.setattr(process, "GRACE", 0.2)
+async def test_a_reader_that_reads_nothing_does_not_keep_the_gateway_from_stopping():
     async with (
         serving(Pushing("x" * 8_000_000)) as server,
-        running_gateway(server) as running,
+        running_gateway(server, drain_timeout=0.2) as running,
     ):
         _, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=2**14)
         writer.write(b"GET /v1/status/stream?interval=0.1 HTTP/1.1\r\nHost: localhost\r\n\r\n")

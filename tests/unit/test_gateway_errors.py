@@ -68,8 +68,11 @@ def test_the_table_is_the_designs():
         (405, "method_not_allowed"),
         (409, "not_bootstrapped"),
         (409, "already_exists"),
+        (408, "request_timeout"),
         (413, "body_too_large"),
         (422, "invalid_request"),
+        (429, "too_many_requests"),
+        (431, "header_too_large"),
         (500, "internal_error"),
         (501, "unsupported_by_server"),
         (502, "upstream_error"),
@@ -78,6 +81,7 @@ def test_the_table_is_the_designs():
         (502, "outcome_unknown"),
         (503, "upstream_unavailable"),
         (503, "overloaded"),
+        (503, "shutting_down"),
         (504, "deadline_exceeded"),
     }
 
@@ -94,7 +98,7 @@ def test_a_document_of_each_kind(kind: Kind):
         "rpc": "Status",
         "requestId": "r",
     }
-    assert ("retry-after" in problem_headers(kind)) == (kind.status == 503)
+    assert ("retry-after" in problem_headers(kind)) == (kind.status in (429, 503))
     assert ("www-authenticate" in problem_headers(kind)) == (kind.status == 401)
 
 

@@ -9,21 +9,22 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from gateway.app import build_api
+from gateway.api import build_api
 from gateway.errors import MEDIA_TYPE
 from gateway.routes.table import PLACES, TAGS
 from gateway.schema import model_of
+from gateway.settings import load_settings
 from zapcore.codec import Integer
 from zapcore.methods import METHODS
 
-DOCUMENT: dict[str, Any] = build_api(16 * 1024 * 1024).openapi()
+DOCUMENT: dict[str, Any] = build_api(load_settings({}, environment=False)).openapi()
 SCHEMAS = DOCUMENT["components"]["schemas"]
 OPERATIONS = {
     f"{verb.upper()} {path}": operation
     for path, verbs in DOCUMENT["paths"].items()
     for verb, operation in verbs.items()
 }
-OF_THE_GATEWAY = {"GET /healthz", "GET /readyz", "GET /metrics"}
+OF_THE_GATEWAY = {"GET /healthz", "GET /readyz", "GET /metrics", "POST /v1/stream-tickets"}
 OF_STATUS = {"GET /v1/nodes", "GET /v1/nodes/{name}"}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.auth import new_token, token_line
 from gateway.durations import parse_bounded, parse_duration
 from gateway.settings import (
     ENVIRONMENT_PREFIX,
@@ -244,7 +245,65 @@ def test_a_server_by_the_known_servers(tmp_path: Path, alice: Identity, bob: Ide
 def test_beyond_loopback_tokens_are_needed(host: str, tmp_path: Path):
     with pytest.raises(SettingsError, match="lets other machines in"):
         load_settings({"host": host}).check_bind()
-    load_settings({"host": host, "tokens": tmp_path / "tokens"}).check_bind()
+    tokens = tmp_path / "tokens"
+    tokens.write_text(token_line("me", "read", new_token()))
+    load_settings({"host": host, "tokens": tokens}).check_bind()
+    tokens.write_text("# nobody yet\n")
+    with pytest.raises(SettingsError, match="has no tokens"):
+        load_settings({"host": host, "tokens": tokens}).check_bind()
+
+
+def test_an_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """As with `${TOKEN:-}` in a compose file: it must not take the place of what the file says."""
+    file = tmp_path / "gateway.toml"
+    line = token_line("me", "read", new_token())
+    file.write_text(f'token = ["{line}"]')
+    monkeypatch.setenv("ZAP_GATEWAY_TOKEN", "")
+    assert load_settings({}, file).token == (line,)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"allowed_host": "[fe80::1]"}, ("fe80::1",)),
+        ({"allowed_host": "tools.example, other"}, ("tools.example", "other")),
+        ({"allowed_origin": "https://a.example:443/"}, ("https://a.example",)),
+        ({"allowed_origin": "http://a.example:80"}, ("http://a.example",)),
+        ({"allowed_origin": "http://a.example:443"}, ("http://a.example:443",)),
+        ({"allowed_origin": "https://[::1]:81"}, ("https://[::1]:81",)),
+    ],
+)
+def test_names_and_origins_are_kept_as_browsers_say_them(
+    given: dict[str, object], kept: tuple[str, ...]
+):
+    (name,) = given
+    assert getattr(load_settings(given), name) == kept
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"allowed_host": "name:8081"},
+        {"allowed_host": "http://name"},
+        {"allowed_host": "*.example"},
+        {"allowed_origin": "https://*.example"},
+        {"allowed_origin": "*"},
+        {"allowed_origin": "null"},
+        {"root_path": "netrunner"},
+        {"root_path": "/a b"},
+        {"root_path": "//a"},
+        {"trusted_proxy": "proxy.example"},
+        {"trusted_proxy": "10.0.0.1/8"},
+        {"tls_key": "key.pem"},
+        {"tls_certificate": "certificate.pem"},
+        {"workers": "0"},
+        {"max_timeout": "0"},
+        {"port": "tcp://10.0.0.1:8081"},
+    ],
+)
+def test_what_would_never_match_or_work_is_refused(given: dict[str, object]):
+    with pytest.raises(SettingsError):
+        load_settings(given)
 
 
 def test_tokens_are_loaded_or_refused_as_a_setting(tmp_path: Path):

@@ -1,0 +1,118 @@
+"""The FastAPI application: every route, and the OpenAPI document."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+
+from gateway import errors, handlers
+from gateway.routes.nodes import add_node_routes
+from gateway.routes.operations import add_operation_routes
+from gateway.routes.pages import add_pages
+from gateway.routes.rpc import add_rpc_routes
+from gateway.routes.status_stream import TICKET_PARAMETER, add_stream_route
+from gateway.routes.table import TAGS
+from gateway.routes.tickets import add_ticket_route
+from gateway.schema import model_of
+from gateway.settings import Settings
+from zapcore.errors import ZapError
+from zapcore.messages import StreamStatusResponse
+
+DESCRIPTION = """\
+Drive a [netrunner](https://github.com/luxfi/netrunner) over HTTP: every RPC of its native protocol
+is a route here. The gateway speaks that protocol (ZAP) over a post-quantum secure channel (Z-Wing)
+and keeps its connections open.
+
+* Names are camelCase; requests may use snake_case too. `bytes` are base64. 64-bit integers are
+  numbers in answers; requests may give them as decimal strings.
+* Errors are problem documents ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)); `code` is for
+  programs.
+* A call that only reads is repeated once when its connection breaks. A call that changes something
+  is sent at most once: `outcome_unknown` says that nobody knows whether it took effect.
+"""
+
+
+def build_api(settings: Settings, lifespan: Any = None) -> FastAPI:
+    """The FastAPI application with all routes; to serve, its state needs a :class:`Services`."""
+    api = FastAPI(
+        title="zap-gateway",
+        version=version("zap-gateway"),
+        description=DESCRIPTION,
+        openapi_tags=[{"name": name, "description": text} for name, text in TAGS.items()],
+        license_info={"name": "BSD-3-Clause", "identifier": "BSD-3-Clause"},
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        max_body_size=settings.max_body,
+        lifespan=lifespan,
+        telemetry={"tracing": False, "metrics": False},
+        exception_handlers={
+            ZapError: handlers.on_zap_error,
+            RequestValidationError: handlers.on_invalid_request,
+            HTTPException: handlers.on_http_error,
+            Exception: handlers.on_defect,
+        },
+    )
+    add_pages(api, settings.root_path)
+    add_operation_routes(api)
+    add_ticket_route(api)
+    add_stream_route(api)
+    add_node_routes(api, settings.max_timeout)
+    add_rpc_routes(api, settings.max_timeout)
+    api.openapi = lambda: openapi_document(api)  # type: ignore[method-assign]
+    return api
+
+
+def openapi_document(api: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with the schemas that only problems and streams refer to."""
+    if api.openapi_schema is None:
+        document = get_openapi(
+            title=api.title,
+            version=api.version,
+            description=api.description,
+            routes=api.routes,
+            tags=api.openapi_tags,
+            license_info=api.license_info,
+        )
+        schemas = document["components"]["schemas"]
+        for model in (errors.FieldError, errors.Problem, model_of(StreamStatusResponse)):
+            schema = model.model_json_schema(
+                ref_template="#/components/schemas/{model}", mode="serialization"
+            )
+            schema.pop("$defs", None)
+            schemas[model.__name__] = schema
+        for schema in schemas.values():
+            _restore_limits(schema)
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                # FastAPI drops what is null, and null says that there is none.
+                operation.get("x-zap", {}).setdefault("subOpcode", None)
+        document["components"]["securitySchemes"] = _SECURITY_SCHEMES
+        document["security"] = [{}, {"token": []}]
+        api.openapi_schema = document
+    return api.openapi_schema
+
+
+_SECURITY_SCHEMES = {
+    "token": {"type": "http", "scheme": "bearer", "description": "Where tokens are set up."},
+    "ticket": {
+        "type": "apiKey",
+        "in": "query",
+        "name": TICKET_PARAMETER,
+        "description": "For streams, where headers can't be sent; see POST /v1/stream-tickets.",
+    },
+}
+
+
+def _restore_limits(schema: dict[str, Any]) -> None:
+    """FastAPI turns limits into floats, which can't hold those of 64-bit integers."""
+    for part in schema.get("properties", {}).values():
+        if part.get("format") == "uint64":
+            part["maximum"] = 2**64 - 1
+        elif part.get("format") == "int64":
+            part["minimum"], part["maximum"] = -(2**63), 2**63 - 1

@@ -1,0 +1,66 @@
+"""RequestContext: what is known of one request while it is answered."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+OTHER = "other"
+"""The route of what is no address of the gateway: clients must not be able to make up labels."""
+
+
+class RequestContext:
+    """What the log, the metrics and the traces tell of a request; filled in on its way.
+
+    Args:
+        request_id: as in the X-Request-ID header.
+        verb: the method.
+        path: without the root path and the query, which may hold a ticket.
+        client: the client's address.
+    """
+
+    __slots__ = (
+        "client",
+        "code",
+        "outcome",
+        "path",
+        "received",
+        "request_id",
+        "route",
+        "rpc",
+        "sent",
+        "span",
+        "started",
+        "status",
+        "streaming",
+        "token_name",
+        "upstream_seconds",
+        "verb",
+    )
+
+    def __init__(self, request_id: str, verb: str, path: str, client: str) -> None:
+        self.request_id = request_id
+        self.verb = verb
+        self.path = path
+        self.client = client
+        self.started = perf_counter()
+        self.token_name = ""
+        """The name of the token that let the request in; empty for none."""
+        self.route = OTHER
+        """The address in the documents that the request is for."""
+        self.streaming = False
+        self.status = 0
+        """0 where no answer was begun."""
+        self.code = ""
+        """The problem document's."""
+        self.rpc = ""
+        self.outcome = ""
+        """`ok` or a problem's code: how the call to the netrunner server ended."""
+        self.upstream_seconds = 0.0
+        self.received = 0
+        self.sent = 0
+        """Bytes of bodies."""
+        self.span: Span | None = None

@@ -1,0 +1,353 @@
+"""HTTP connections with bounds that uvicorn does not have: on headers, on time, on their number.
+
+A client that sends too slowly, takes too slowly or sends too much is cut off. Nothing here costs a
+timer per request: one sweep over all connections, several times a second at most, finds them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, cast
+
+import uvicorn
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from gateway import errors
+
+logger = logging.getLogger(__name__)
+
+SLOWEST = 32 * 1024
+"""Bytes per second that a client must at least send or take, on average."""
+
+_SLACK = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpLimits:
+    """The bounds of clients' connections. Times in seconds, sizes in bytes."""
+
+    max_connections: int
+    max_header: int
+    max_body: int
+    receive_timeout: float
+    send_timeout: float
+    idle_timeout: float
+
+    @property
+    def sweep_interval(self) -> float:
+        """How often connections must be looked at for their times to be kept."""
+        shortest = min(self.receive_timeout, self.send_timeout, self.idle_timeout)
+        return min(1.0, shortest / 4)
+
+
+class HttpConnections:
+    """All connections of one server, and what bounds them.
+
+    Args:
+        limits: the bounds.
+        on_refusal: told of each request that is refused before it reaches the application.
+    """
+
+    def __init__(
+        self, limits: HttpLimits, on_refusal: Callable[[errors.Kind], None] = lambda _: None
+    ) -> None:
+        self.limits = limits
+        self.on_refusal = on_refusal
+        self.all: set[HttpConnection] = set()
+
+    def count(self) -> tuple[int, int]:
+        """How many have a request under way, and how many are idle."""
+        busy = sum(not connection.idle for connection in self.all)
+        return busy, len(self.all) - busy
+
+    def make_room(self) -> bool:
+        """Close the connection that has been idle longest; False where all are busy."""
+        idle = [each for each in self.all if each.idle and not each.unsent]
+        if not idle:
+            return False
+        min(idle, key=lambda connection: connection.head_since).cut_off()
+        return True
+
+    def admit(self, connection: HttpConnection) -> bool:
+        """Take a connection in; False where there is no room and none can be made."""
+        has_room = len(self.all) < self.limits.max_connections or self.make_room()
+        self.all.add(connection)
+        return has_room
+
+    def sweep(self, now: float) -> None:
+        """Cut off those that are too slow.
+
+        Args:
+            now: by the event loop's clock.
+        """
+        for connection in tuple(self.all):
+            connection.check(now)
+
+
+class _CountingTransport:
+    """A transport that counts what is written to it, so that it shows how much a peer takes."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.written = 0
+        self._write = transport.write
+        self.close = transport.close
+        self.abort = transport.abort
+        self.is_closing = transport.is_closing
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+        self.get_extra_info = transport.get_extra_info
+        self.get_write_buffer_size = transport.get_write_buffer_size
+
+    def write(self, data: bytes) -> None:
+        """See asyncio.WriteTransport."""
+        self.written += len(data)
+        self._write(data)
+
+
+class _Nothing(list[tuple[bytes, bytes]]):
+    """Headers that nobody reads: those behind a body in chunks."""
+
+    def append(self, header: tuple[bytes, bytes]) -> None:
+        """Keep nothing."""
+
+
+class HttpConnection(HttpToolsProtocol):
+    """uvicorn's connection, with bounds."""
+
+    def __init__(
+        self,
+        connections: HttpConnections,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+    ) -> None:
+        super().__init__(config, server_state, app_state, asyncio.get_running_loop())
+        self._others = connections
+        self._limits = connections.limits
+        self._in_head = True
+        self.head_since = self.loop.time()
+        """Since when the next request is waited for, or its headers are."""
+        self._begun = False
+        self._behind = False
+        """Whether the request's first bytes came together with the one before."""
+        self._refused = False
+        self._running: RequestResponseCycle | None = None
+        self._body_since = 0.0
+        self._received = 0
+        self._taken = 0
+        self._unsent_since: float | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way; one whose headers are not whole does not count."""
+        running = self._running
+        return (
+            self._in_head and not self.pipeline and (running is None or running.response_complete)
+        )
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return self.transport.get_write_buffer_size()
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio.Protocol."""
+        super().connection_made(cast("asyncio.Transport", _CountingTransport(transport)))
+        if not self._others.admit(self):
+            detail = "all connections are busy (--max-connections)"
+            self._refuse(errors.OVERLOADED, detail)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._others.all.discard(self)
+        super().connection_lost(exc)
+        self._tell_applications()
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self._refused:
+            return
+        self._received += len(data)
+        if not self._begun:
+            self._begun = True
+            self._behind = False
+            self.head_since = self.loop.time()
+        super().data_received(data)
+        if self._in_head:
+            if self._begun and self._received > self._limits.max_header:
+                self._refuse_header()
+        elif self._received > 2 * self._limits.max_body + _SLACK:
+            # Nobody may send for ever, neither a body that is refused nor chunks of one byte.
+            self._refuse(errors.BODY_TOO_LARGE, "the request does not end")
+
+    # What the parser calls. It does not stop when a request is refused.
+
+    def on_message_begin(self) -> None:
+        """Another request begins."""
+        super().on_message_begin()
+        self._behind = not self._begun
+        self._begun = True
+        self.head_since = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        """The headers are whole: the request goes to the application."""
+        if self._refused:
+            return
+        most = self._limits.max_header
+        if (self._behind or self._received > most) and self._head_size() > most:
+            self._refuse_header()
+            return
+        super().on_headers_complete()
+        self.headers = _Nothing()
+        self._in_head = False
+        self._body_since = self.loop.time()
+
+    def on_body(self, body: bytes) -> None:
+        """Part of the body."""
+        if not self._in_head:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        if self._in_head:
+            return  # it was refused
+        super().on_message_complete()
+        self._in_head = True
+        self._begun = False
+        self._received = 0
+        self.head_since = self.loop.time()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """The answer is whole: the next request, or the wait for one, begins."""
+        self.head_since = self._body_since = self.loop.time()
+        super().on_response_complete()
+        if self.pipeline:
+            # What is behind the next one has to wait: else each answer would let in more.
+            self.flow.pause_reading()
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP."""
+        self._refuse(errors.NOT_HTTP, msg)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """A client may ask for HTTP/2 or a WebSocket; it gets HTTP/1.1, and that is no event."""
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _tell_applications(self) -> None:
+        """Let what runs, and what waits behind it, see that the client is gone."""
+        for cycle in (self._running, *(cycle for cycle, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
+
+    # Bounds.
+
+    def check(self, now: float) -> None:
+        """Cut off a client that is too slow."""
+        if self._takes_too_slowly(now):
+            logger.info("cut off a client that does not read its answer", extra=self._about())
+            self.cut_off()
+        elif self.transport.is_closing() or self.flow.read_paused:
+            return
+        elif self._in_head:
+            self._check_head(now)
+        elif now - self._body_since > self._limits.receive_timeout + self._received / SLOWEST:
+            self._refuse(errors.REQUEST_TIMEOUT, "the body came too slowly")
+
+    def _check_head(self, now: float) -> None:
+        if not self.idle:
+            return
+        waited = now - self.head_since
+        if self._begun:
+            if waited > self._limits.receive_timeout:
+                self._refuse(errors.REQUEST_TIMEOUT, "the headers did not come in time")
+        elif self._running is None:
+            if waited > self._limits.receive_timeout:
+                self.cut_off()  # it connected and said nothing
+        elif waited > self._limits.idle_timeout:
+            self.transport.close()
+
+    def _takes_too_slowly(self, now: float) -> bool:
+        """Whether too little was taken for too long, while there was something to take."""
+        unsent = self.unsent
+        if not unsent:
+            self._unsent_since = None
+            return False
+        taken = cast("_CountingTransport", self.transport).written - unsent
+        if self._unsent_since is None:
+            self._taken, self._unsent_since = taken, now
+        elapsed = now - self._unsent_since
+        if elapsed < self._limits.send_timeout:
+            return False
+        if taken - self._taken < SLOWEST * elapsed:
+            return True
+        self._taken, self._unsent_since = taken, now
+        return False
+
+    def _refuse_header(self) -> None:
+        detail = f"at most {self._limits.max_header} bytes are taken (--max-header)"
+        self._refuse(errors.HEADER_TOO_LARGE, detail)
+
+    def _refuse(self, kind: errors.Kind, detail: str) -> None:
+        """Say why, where no answer has begun, and close."""
+        if self._refused:
+            return
+        self._refused = True
+        request_id = secrets.token_hex(8)
+        logger.info(
+            "refused a request: %s", detail, extra={**self._about(), "request_id": request_id}
+        )
+        self._others.on_refusal(kind)
+        if self._may_answer():
+            self.transport.write(_raw_answer(kind, detail, request_id))
+        self._tell_applications()
+        self.transport.close()
+
+    def _may_answer(self) -> bool:
+        """Whether what is written now would be taken for the answer to this very request."""
+        if self._in_head:
+            return self.idle
+        return self._running is self.cycle and not self.cycle.response_started
+
+    def _about(self) -> dict[str, object]:
+        return {"client": self.client[0] if self.client else ""}
+
+    def cut_off(self) -> None:
+        """End the connection at once; it counts no more."""
+        self._others.all.discard(self)
+        with contextlib.suppress(RuntimeError):
+            self.transport.abort()
+
+
+def _raw_answer(kind: errors.Kind, detail: str, request_id: str) -> bytes:
+    """An answer of the server itself, before there is a request that could be answered."""
+    body = errors.render(errors.problem(kind, detail, request_id=request_id))
+    headers = {
+        "content-type": errors.MEDIA_TYPE,
+        "content-length": str(len(body)),
+        "connection": "close",
+        "cache-control": "no-store",
+        "x-content-type-options": "nosniff",
+        "x-request-id": request_id,
+        **errors.problem_headers(kind),
+    }
+    head = f"HTTP/1.1 {kind.status} {HTTPStatus(kind.status).phrase}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return head.encode() + b"\r\n" + body

@@ -92,6 +92,12 @@ def openapi_document(api: FastAPI) -> dict[str, Any]:
             for operation in operations.values():
                 # FastAPI drops what is null, and null says that there is none.
                 operation.get("x-zap", {}).setdefault("subOpcode", None)
+                for status, response in operation["responses"].items():
+                    names = ["X-Request-ID", *_HEADERS_BY_STATUS.get(status, ())]
+                    response["headers"] = {
+                        name: {"$ref": f"#/components/headers/{name}"} for name in names
+                    }
+        document["components"]["headers"] = _HEADERS
         document["components"]["securitySchemes"] = _SECURITY_SCHEMES
         document["security"] = [{}, {"token": []}]
         api.openapi_schema = document
@@ -106,6 +112,30 @@ _SECURITY_SCHEMES = {
         "name": TICKET_PARAMETER,
         "description": "For streams, where headers can't be sent; see POST /v1/stream-tickets.",
     },
+}
+
+
+_HEADERS = {
+    "X-Request-ID": {
+        "description": "The request's id, as in the gateway's log: the client's own, or a new one.",
+        "required": True,
+        "schema": {"type": "string", "pattern": r"^[A-Za-z0-9._-]{1,64}$"},
+    },
+    "Retry-After": {
+        "description": "Seconds after which another try makes sense.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "WWW-Authenticate": {
+        "description": "How to show a token.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+}
+_HEADERS_BY_STATUS = {
+    "401": ("WWW-Authenticate",),
+    "429": ("Retry-After",),
+    "503": ("Retry-After",),
 }
 
 

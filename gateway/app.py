@@ -102,6 +102,7 @@ class Gateway:
             settings.allowed_host,
             settings.allowed_origin,
             read_posts=frozenset({TICKETS_PATH}),
+            own_address=settings.host,
         )
         self._tickets = Tickets(ticket_key or new_key())
         self._proxies = Proxies(settings.root_path, settings.trusted_proxy)

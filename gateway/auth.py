@@ -172,6 +172,7 @@ class Access:
         allowed_hosts: names beside the loopback ones that Host may give.
         allowed_origins: origins of web pages that may ask.
         read_posts: paths where POST changes nothing, so that the scope `read` is enough.
+        own_address: what the gateway listens on; an address can't be made to lead elsewhere.
     """
 
     def __init__(
@@ -180,9 +181,10 @@ class Access:
         allowed_hosts: tuple[str, ...] = (),
         allowed_origins: tuple[str, ...] = (),
         read_posts: frozenset[str] = frozenset(),
+        own_address: str = "localhost",
     ) -> None:
         self.tokens = tokens
-        self._hosts = _LOOPBACK_NAMES | {host.lower() for host in allowed_hosts}
+        self._hosts = _LOOPBACK_NAMES | {host.lower() for host in (*allowed_hosts, own_address)}
         self._check_host = not tokens or bool(allowed_hosts)
         self._origins = frozenset(origin.lower().rstrip("/") for origin in allowed_origins)
         self._read_posts = read_posts

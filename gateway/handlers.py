@@ -6,6 +6,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from gateway.context import RequestContext
 from gateway.errors import (
@@ -106,13 +107,25 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     """The router, or the body limit, refused the request."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class
     kind = _HTTP_ERRORS.get(error.status_code, INVALID)
+    headers = dict(error.headers or {})
     if kind is NO_ROUTE:
         detail = f"{request.state.context.path} is no address of this gateway: /docs lists them all"
     elif kind is NO_METHOD:
         detail = f"{request.method} does not work here; /docs tells what does"
+        headers = {"allow": ", ".join(sorted(_methods_at(request)))}
     else:
         detail = str(error.detail)
-    return _respond(request, kind, detail, headers=dict(error.headers or {}))
+    return _respond(request, kind, detail, headers=headers)
+
+
+def _methods_at(request: Request) -> set[str]:
+    """All methods of an address; the router names those of the first route there only."""
+    return {
+        method
+        for route in request.app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
 
 
 async def on_defect(request: Request, error: Exception) -> Response:

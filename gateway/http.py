@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, cast
 
 import uvicorn
 from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -28,6 +29,8 @@ SLOWEST = 32 * 1024
 """Bytes per second that a client must at least send or take, on average."""
 
 _SLACK = 1024 * 1024
+_LINGER = 1.0
+_MOST_LINGERING = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,8 @@ class HttpConnections:
         self.limits = limits
         self.on_refusal = on_refusal
         self.all: set[HttpConnection] = set()
+        self.lingering: set[HttpConnection] = set()
+        """Those that were refused, and may read why for a moment."""
 
     def count(self) -> tuple[int, int]:
         """How many have a request under way, and how many are idle."""
@@ -105,11 +110,26 @@ class _CountingTransport:
         self.resume_reading = transport.resume_reading
         self.get_extra_info = transport.get_extra_info
         self.get_write_buffer_size = transport.get_write_buffer_size
+        self.can_write_eof = transport.can_write_eof
+        self.write_eof = transport.write_eof
 
     def write(self, data: bytes) -> None:
         """See asyncio.WriteTransport."""
         self.written += len(data)
         self._write(data)
+
+
+class _Flow(FlowControl):
+    """Lets nobody read on while requests wait behind the one that is under way."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        """See FlowControl."""
+        if not self._waiting:
+            super().resume_reading()
 
 
 class _Nothing(list[tuple[bytes, bytes]]):
@@ -148,10 +168,9 @@ class HttpConnection(HttpToolsProtocol):
     @property
     def idle(self) -> bool:
         """Whether no request is under way; one whose headers are not whole does not count."""
-        running = self._running
-        return (
-            self._in_head and not self.pipeline and (running is None or running.response_complete)
-        )
+        if self._refused or not self._in_head or self.pipeline:
+            return False
+        return self._running is None or self._running.response_complete
 
     @property
     def unsent(self) -> int:
@@ -163,6 +182,8 @@ class HttpConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
         super().connection_made(cast("asyncio.Transport", _CountingTransport(transport)))
+        self.flow = _Flow(self.transport, self.pipeline)
+        self.head_since = self.loop.time()  # with TLS, its handshake came before
         if not self._others.admit(self):
             detail = "all connections are busy (--max-connections)"
             self._refuse(errors.OVERLOADED, detail)
@@ -170,6 +191,7 @@ class HttpConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         self._others.all.discard(self)
+        self._others.lingering.discard(self)
         super().connection_lost(exc)
         self._tell_applications()
 
@@ -235,9 +257,7 @@ class HttpConnection(HttpToolsProtocol):
         """The answer is whole: the next request, or the wait for one, begins."""
         self.head_since = self._body_since = self.loop.time()
         super().on_response_complete()
-        if self.pipeline:
-            # What is behind the next one has to wait: else each answer would let in more.
-            self.flow.pause_reading()
+        self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
         """What came is no HTTP."""
@@ -264,7 +284,7 @@ class HttpConnection(HttpToolsProtocol):
         if self._takes_too_slowly(now):
             logger.info("cut off a client that does not read its answer", extra=self._about())
             self.cut_off()
-        elif self.transport.is_closing() or self.flow.read_paused:
+        elif self._refused or self.transport.is_closing() or self.flow.read_paused:
             return
         elif self._in_head:
             self._check_head(now)
@@ -309,16 +329,27 @@ class HttpConnection(HttpToolsProtocol):
         """Say why, where no answer has begun, and close."""
         if self._refused:
             return
+        may_answer = self._may_answer()
         self._refused = True
         request_id = secrets.token_hex(8)
         logger.info(
             "refused a request: %s", detail, extra={**self._about(), "request_id": request_id}
         )
         self._others.on_refusal(kind)
-        if self._may_answer():
+        if may_answer:
             self.transport.write(_raw_answer(kind, detail, request_id))
         self._tell_applications()
-        self.transport.close()
+        self._close_gently()
+
+    def _close_gently(self) -> None:
+        """Let the client read why: closing while it still sends would take the answer from it."""
+        others = self._others
+        if not self.transport.can_write_eof() or len(others.lingering) >= _MOST_LINGERING:
+            self.transport.close()
+            return
+        others.lingering.add(self)
+        self.transport.write_eof()
+        self.loop.call_later(_LINGER, self.cut_off)
 
     def _may_answer(self) -> bool:
         """Whether what is written now would be taken for the answer to this very request."""

@@ -1,9 +1,13 @@
-"""What all tests share: how hard hypothesis looks, and that CI leaves nothing out."""
+"""What all tests share: how hard hypothesis looks, what CI demands, that no secret is told."""
 
 import os
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.secret_search import session as secrets
+
+secrets.watch()  # before a test's module takes what is watched by name
 
 # Cryptography makes single examples slow and uneven, which says nothing about the code under test.
 settings.register_profile(
@@ -27,3 +31,30 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} may not be skipped here: {reason}"
     return report
+
+
+# No output of any test may show a secret: see secret_search.
+
+
+def pytest_runtest_logstart(nodeid):
+    secrets.begins(nodeid)
+
+
+def pytest_collectreport(report):
+    secrets.reported(report)
+
+
+def pytest_runtest_logreport(report):
+    secrets.reported(report)
+
+
+def pytest_sessionfinish(session):
+    """The search itself; what it finds is an error like a test's."""
+    report = secrets.verdict()
+    if report is not None:
+        session.config.hook.pytest_runtest_logreport(report=report)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_unconfigure():
+    secrets.search.close()

@@ -23,6 +23,8 @@ The exit status is 0 when it is well, 1 when it is not or does not answer. No to
 """
 
 _MAX_ANSWER = 64 * 1024
+_MAX_WORDS = 500
+_STRANGER = "what answers there is no zap-gateway"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,10 +48,12 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         status, answer = _ask(url, path, certificate, timeout)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        print(f"{url.geturl()} does not answer: {error}", file=sys.stderr)
+        print(f"{url.geturl()} does not answer: {_on_one_line(str(error))}", file=sys.stderr)
         return 1
-    print(_told(answer), file=sys.stdout if status == 200 else sys.stderr)
-    return 0 if status == 200 else 1
+    told = _told(answer)
+    is_well = status == 200 and told == ("ready" if arguments.ready else "ok")
+    print(_on_one_line(told), file=sys.stdout if is_well else sys.stderr)
+    return 0 if is_well else 1
 
 
 def _own_url(settings: Settings) -> str:
@@ -61,10 +65,13 @@ def _own_url(settings: Settings) -> str:
 
 
 def _url(text: str) -> SplitResult:
-    url = urlsplit(text)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise SettingsError(f"--url {text!r}: give it as in http://127.0.0.1:8081")
-    return url
+    try:
+        url = urlsplit(text)
+        if url.scheme in ("http", "https") and url.hostname and url.port != 0:
+            return url
+    except ValueError:  # a port that is none, a bracket that is not closed
+        pass
+    raise SettingsError(f"--url {text!r}: give it as in http://127.0.0.1:8081")
 
 
 def _ask(
@@ -101,7 +108,12 @@ def _told(answer: bytes) -> str:
     try:
         told = json.loads(answer)
     except ValueError:
-        return "the answer is no JSON: is that a zap-gateway?"
-    if not isinstance(told, dict):
-        return "the answer is no JSON object: is that a zap-gateway?"
-    return str(told.get("detail") or told.get("status"))
+        return _STRANGER
+    known = told.get("detail") or told.get("status") if isinstance(told, dict) else None
+    return known if isinstance(known, str) else _STRANGER
+
+
+def _on_one_line(text: str) -> str:
+    """Whoever answered must not be able to write to the terminal as they like."""
+    text = text.strip()[:_MAX_WORDS]
+    return text if text.isprintable() else repr(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field
@@ -15,6 +15,8 @@ from gateway.routes.documents import ALWAYS, problem_responses
 from gateway.routes.rpc import json_response
 from gateway.routes.services import context_of, services_of
 from gateway.routes.table import GATEWAY
+
+_NO_TOKEN: dict[str, Any] = {"security": []}
 
 
 class Health(BaseModel):
@@ -71,6 +73,7 @@ def add_operation_routes(api: FastAPI) -> None:
         summary="Does the gateway live?",
         description="200 as long as the process answers at all, whatever its upstream does.",
         operation_id="healthz",
+        openapi_extra=_NO_TOKEN,
         response_class=Response,
         responses={200: {"model": Health}, **problem_responses(ALWAYS)},
     )
@@ -84,6 +87,7 @@ def add_operation_routes(api: FastAPI) -> None:
             " gateway was told to stop."
         ),
         operation_id="readyz",
+        openapi_extra=_NO_TOKEN,
         response_class=Response,
         responses={200: {"model": Readiness}, **problem_responses((*ALWAYS, UNAVAILABLE))},
     )

@@ -14,10 +14,10 @@ NAME_LIMIT = 255
 # No control characters, no slashes, nothing that was not valid UTF-8, and no dot segments: a name
 # in a path must reach the server as what it looks like.
 _BAD = r"\x00-\x1f\x7f-\x9f/\\\ufffd"
-_NAME_PATTERN = rf"^(?:[^.{_BAD}][^{_BAD}]*|\.[^.{_BAD}][^{_BAD}]*|\.\.[^{_BAD}]+)$"
+NAME_PATTERN = rf"^(?:[^.{_BAD}][^{_BAD}]*|\.[^.{_BAD}][^{_BAD}]*|\.\.[^{_BAD}]+)$"
 
 DURATION_SCHEMA = WithJsonSchema(
-    {"type": "string", "pattern": r"^\d{1,12}(\.\d{1,9})?(ms|s|m|h)?$"}
+    {"type": "string", "pattern": r"^[0-9]{1,12}(\.[0-9]{1,9})?(ms|s|m|h)?$"}
 )
 
 
@@ -27,7 +27,7 @@ TIMEOUT, TIMEOUT_HEADER = "timeout", "x_request_timeout"
 
 def path_name(description: str) -> Any:
     """A path parameter that is a name."""
-    return Path(description=description, min_length=1, max_length=NAME_LIMIT, pattern=_NAME_PATTERN)
+    return Path(description=description, min_length=1, max_length=NAME_LIMIT, pattern=NAME_PATTERN)
 
 
 def duration(minimum: float, maximum: float) -> BeforeValidator:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine
-from dataclasses import fields
+from copy import copy
+from dataclasses import fields, replace
 from typing import Annotated, Any, cast
 
 from fastapi import Body, FastAPI, Request
+from pydantic import Field, Strict, WithJsonSchema, create_model
 from starlette.responses import Response
 
 from gateway import schema
@@ -17,7 +19,13 @@ from gateway.routes.documents import (
     problems_of,
     zap_extension,
 )
-from gateway.routes.parameters import path_name, timeout_of, timeout_parameters
+from gateway.routes.parameters import (
+    NAME_LIMIT,
+    NAME_PATTERN,
+    path_name,
+    timeout_of,
+    timeout_parameters,
+)
 from gateway.routes.services import context_of, services_of
 from gateway.routes.table import Place, operation_id, placed
 from zapcore.codec import Message
@@ -48,7 +56,8 @@ def _parameters(
         for name, field in taken.items()
     }
     if set(docs) - set(taken.values()):
-        found["body"] = _body(schema.model_of(method.request, frozenset(taken.values())))
+        model = schema.model_of(method.request, frozenset(taken.values()))
+        found["body"] = _body(_with_name_limits(method, model))
     for name, annotation in timeout_parameters(longest, place.timeout).items():
         found[name] = (annotation, None)
     return [
@@ -57,6 +66,41 @@ def _parameters(
         )
         for name, (annotation, default) in found.items()
     ]
+
+
+# What a request makes under a name must be such that the routes that take it in their path do.
+_NAME_LIMITS: dict[str, Any] = {"max_length": NAME_LIMIT, "pattern": NAME_PATTERN}
+_NEW_NAMES = {
+    "AddNode": "name",
+    "SaveSnapshot": "snapshot_name",
+    "SaveHotSnapshot": "snapshot_name",
+}
+_BY_NEW_NAME = {"Start": "custom_node_configs"}
+_TEXT_BY_NAME = Annotated[
+    dict[Annotated[str, Strict(), Field(min_length=1, **_NAME_LIMITS)], Annotated[str, Strict()]],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"minLength": 1, "maxLength": NAME_LIMIT, "pattern": NAME_PATTERN},
+            "additionalProperties": {"type": "string"},
+        }
+    ),
+]
+
+
+def _with_name_limits(
+    method: Method[Message, Message], model: type[schema.MessageModel]
+) -> type[schema.MessageModel]:
+    """The model, where what the request makes gets a name that a path can hold."""
+    fields: dict[str, Any] = {}
+    if (name := _NEW_NAMES.get(method.name)) is not None:
+        field = copy(model.model_fields[name])
+        fields[name] = (Annotated[str, Strict(), Field(**_NAME_LIMITS)], field)
+    if (name := _BY_NEW_NAME.get(method.name)) is not None:
+        fields[name] = (_TEXT_BY_NAME, copy(model.model_fields[name]))
+    if not fields:
+        return model
+    return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **fields)
 
 
 def _body(model: type[schema.MessageModel]) -> tuple[object, object]:
@@ -119,9 +163,12 @@ def add_rpc_routes(api: FastAPI, longest: float) -> None:
         api: the application.
         longest: seconds that a request may ask for.
     """
-    for method, place in placed():
+    for method, usual in placed():
         if method.streaming:
             continue
+        place = (
+            usual if usual.timeout is None else replace(usual, timeout=min(usual.timeout, longest))
+        )
         parameters = _parameters(method, place, longest)
         names = {parameter.name for parameter in parameters}
         api.add_api_route(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from fastapi import FastAPI, Query, Request
 from starlette.responses import Response, StreamingResponse
@@ -157,6 +157,23 @@ async def _stream_status(
     )
 
 
+def _event(kinds: list[str], payload: str, description: str, *, numbered: bool) -> dict[str, Any]:
+    """One event as its fields: that is how tools read the schema of a stream of events."""
+    data = {"$ref": f"#/components/schemas/{payload}"}
+    fields: dict[str, Any] = {
+        "event": {"type": "string", "enum": kinds, "description": "The type of the event."},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": data,
+            "description": description,
+        },
+    }
+    if numbered:
+        fields["id"] = {"type": "string", "description": "The event's number in this stream."}
+    return {"type": "object", "properties": fields, "required": list(fields)}
+
+
 def add_stream_route(api: FastAPI) -> None:
     """Add the stream."""
     method = Rpcs.stream_status
@@ -184,7 +201,16 @@ def add_stream_route(api: FastAPI) -> None:
             200: {
                 "description": "The stream.",
                 "content": {
-                    SSE: {"schema": {"type": "string"}},
+                    SSE: {
+                        "schema": {
+                            "description": "One event of the stream.",
+                            "anyOf": [
+                                _event(["status"], model.__name__, "The state.", numbered=True),
+                                _event(["error"], "Problem", "What went wrong.", numbered=True),
+                                _event(["end"], "Problem", "Why it ends.", numbered=False),
+                            ],
+                        }
+                    },
                     NDJSON: {"schema": reference},
                 },
             },

@@ -388,7 +388,6 @@ async def test_a_page_can_not_speak_as_the_proxy_on_this_machine(
     async with opened(context, url + REBOUND) as page:
         for script in ("ask('/v1/status', {headers})", "post('', {headers})"):
             told = await run(page, script, headers=forwarded)
-            # BUG: X-Forwarded-Host stands in for a Host that nobody allowed; the state is read.
             assert told.startswith("403 "), told[:100]
     assert netrunner.received == []
 

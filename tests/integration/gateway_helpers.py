@@ -27,6 +27,7 @@ from gateway.api import build_api
 from gateway.app import Gateway
 from gateway.errors import MEDIA_TYPE, TYPE_PREFIX
 from gateway.settings import ENVIRONMENT_PREFIX, load_settings
+from tests import secret_search
 from tests.integration.zap_helpers import HANG, eventually, identity_of, soon, turns
 from zapcore.methods import METHODS
 from zapcore.zwing import Identity
@@ -348,7 +349,7 @@ def run_command(
     *arguments: object, stdin: str = "", **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run(
+    done = subprocess.run(
         command_line(*arguments),
         input=stdin,
         capture_output=True,
@@ -356,12 +357,15 @@ def run_command(
         timeout=60,
         env=clean_environment(**environment),
     )
+    secret_search.session.command(arguments, done.stdout, done.stderr)
+    return done
 
 
 class Command:
     """A command that runs until it is told to stop."""
 
     def __init__(self, *arguments: object, stdin: bool = False, **environment: str) -> None:
+        self.arguments = arguments
         self.process = subprocess.Popen(
             command_line(*arguments),
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
@@ -438,6 +442,7 @@ class Command:
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             if pipe is not None:
                 pipe.close()
+        secret_search.session.command(self.arguments, self.stdout, self.stderr)
 
 
 @contextmanager

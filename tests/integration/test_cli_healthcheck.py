@@ -147,7 +147,6 @@ def test_a_gateway_on_another_address_of_this_machine(
         *("--upstream", netrunner.address, "--server", netrunner.fingerprint),
     ) as running:
         port = running.line(r"zap-gateway: http://127\.0\.0\.2:(\d+) → ")[1]
-        # BUG: the Host that it sends is none of the gateway's names.
         assert cli("healthcheck", "--host", "127.0.0.2", "--port", port) == (0, "ok\n", "")
 
 
@@ -195,7 +194,6 @@ NO_GATEWAY: dict[str, bytes] = {
 }
 
 
-# BUG: any answer with the status 200 passes for a gateway that is well.
 @pytest.mark.parametrize("answer", NO_GATEWAY.values(), ids=NO_GATEWAY.keys())
 def test_a_server_that_is_no_gateway(cli: Cli, answer: bytes):
     with answering(answer) as (port, _):
@@ -241,7 +239,6 @@ def test_a_gateway_that_was_told_to_stop_is_not_ready(
         "ftp://127.0.0.1",
         "http://",
         "http:///healthz",
-        # BUG: of the rest, some are told not to answer, and one is a traceback.
         "http://127.0.0.1:99999",
         "http://127.0.0.1:http",
         "http://[::1",
@@ -311,5 +308,4 @@ def test_its_words_are_one_line_whatever_is_answered(cli: Cli):
     with answering(http_answer(nasty, "503 Service Unavailable")) as (port, _):
         status, _, err = cli("healthcheck", "--port", port)
     assert status == 1
-    # BUG: what another server answers is written to the terminal as it is.
     assert one_sentence(err).rstrip("\n").isprintable()

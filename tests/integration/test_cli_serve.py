@@ -192,7 +192,7 @@ def test_flags_before_the_environment_before_the_file(
         assert url.startswith("http://127.0.0.2:")
         is_ready_at = {"host": "from-environment"}
         eventually(lambda: get(url, "/readyz", headers=is_ready_at).status_code == 200)
-        for name, status in (("also-environment", 200), ("from-file", 403), ("127.0.0.2", 403)):
+        for name, status in (("also-environment", 200), ("from-file", 403), ("127.0.0.3", 403)):
             assert get(url, "/v1/ping", headers={"host": name}).status_code == status
         with httpx.Client(base_url=url, trust_env=False, headers=is_ready_at) as client:
             for size, status in ((2500, 422), (3500, 413)):

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +71,13 @@ class Fleet:
     port: int
     count: int
     secret: str = ""
+    seen: set[int] = field(default_factory=set)
 
     @property
     def workers(self) -> set[int]:
-        return children_of(self.command.pid)
+        found = children_of(self.command.pid)
+        self.seen.update(found)
+        return found
 
     @property
     def folder(self) -> Path:
@@ -135,6 +138,16 @@ class Fleet:
         every = 2 * self.count
         eventually(lambda: self.number("upstream_connections", "connected") == every)
 
+    def clean_up(self) -> None:
+        """Whatever happened, leave no worker running, not even one that lost its parent."""
+        if self.command.process.poll() is None:
+            self.command.send(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self.command.process.wait(timeout=HANG)
+        for worker in self.seen:
+            if not is_gone(worker):
+                os.kill(worker, signal.SIGKILL)
+
     def has_stopped(self, status: int = 0) -> None:
         """All of it ends by itself; called while it still runs."""
         folder, found = self.folder, self.workers
@@ -155,8 +168,11 @@ def fleet(
     ) as running:
         port = int(running.line(r"zap-gateway: http://127\.0\.0\.1:(\d+) → ")[1])
         started = Fleet(running, port, count, secret)
-        started.is_whole()
-        yield started
+        try:
+            started.is_whole()
+            yield started
+        finally:
+            started.clean_up()
 
 
 @dataclass(frozen=True)

@@ -474,7 +474,7 @@ async def test_a_call_takes_no_longer_than_is_set_where_the_request_says_nothing
 
 async def test_a_request_may_ask_for_more_time_than_is_set():
     async def late(request: Any) -> Any:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.3)
         return m.StatusResponse() if isinstance(request, m.StatusRequest) else told("n")
 
     backend = Backend(status=late, pause_node=late)

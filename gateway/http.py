@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import socket
 from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -284,12 +285,20 @@ class HttpConnection(HttpToolsProtocol):
         if self._takes_too_slowly(now):
             logger.info("cut off a client that does not read its answer", extra=self._about())
             self.cut_off()
-        elif self._refused or self.transport.is_closing() or self.flow.read_paused:
+        elif self.flow.read_paused:
+            if self._is_broken():
+                self.cut_off()
+        elif self._refused or self.transport.is_closing():
             return
         elif self._in_head:
             self._check_head(now)
         elif now - self._body_since > self._limits.receive_timeout + self._received / SLOWEST:
             self._refuse(errors.REQUEST_TIMEOUT, "the body came too slowly")
+
+    def _is_broken(self) -> bool:
+        """Whether the client is gone. Where nothing is read, the event loop does not notice."""
+        connection = self.transport.get_extra_info("socket")
+        return bool(connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     def _check_head(self, now: float) -> None:
         if not self.idle:

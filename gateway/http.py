@@ -30,6 +30,10 @@ SLOWEST = 32 * 1024
 """Bytes per second that a client must at least send or take, on average."""
 
 _SLACK = 1024 * 1024
+_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
+_CLOSE_WAIT = 8
+"""Linux's word for a connection that the peer has closed: the first byte of TCP_INFO."""
+
 _LINGER = 1.0
 _MOST_LINGERING = 128
 
@@ -298,7 +302,12 @@ class HttpConnection(HttpToolsProtocol):
     def _is_broken(self) -> bool:
         """Whether the client is gone. Where nothing is read, the event loop does not notice."""
         connection = self.transport.get_extra_info("socket")
-        return bool(connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            return True
+        if not self.pipeline or _TCP_INFO is None:
+            return False
+        state = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)
+        return bool(state[0] == _CLOSE_WAIT)
 
     def _check_head(self, now: float) -> None:
         if not self.idle:
@@ -353,11 +362,12 @@ class HttpConnection(HttpToolsProtocol):
     def _close_gently(self) -> None:
         """Let the client read why: closing while it still sends would take the answer from it."""
         others = self._others
-        if not self.transport.can_write_eof() or len(others.lingering) >= _MOST_LINGERING:
+        others.all.discard(self)  # it takes nobody's place any more
+        if self.transport.can_write_eof() and len(others.lingering) < _MOST_LINGERING:
+            others.lingering.add(self)
+            self.transport.write_eof()
+        else:
             self.transport.close()
-            return
-        others.lingering.add(self)
-        self.transport.write_eof()
         self.loop.call_later(_LINGER, self.cut_off)
 
     def _may_answer(self) -> bool:

@@ -95,8 +95,9 @@ async def _serve(
             f"can't listen on {arguments.host} port {arguments.port}: {error.strerror or error}."
             " Choose another with --port"
         ) from error
+    stop = _stop_by_signal()
     _announce(server, identity, arguments.nodes, as_json=arguments.json)
-    await _told_to_stop(arguments.exit_with_stdin)
+    await _told_to_stop(stop, arguments.exit_with_stdin)
     await server.close()
     return 0
 
@@ -114,11 +115,16 @@ def _announce(server: NetrunnerServer, identity: Identity, nodes: int, *, as_jso
     print("Ctrl-C stops it.", flush=True)
 
 
-async def _told_to_stop(with_stdin: bool) -> None:
-    loop = asyncio.get_running_loop()
+def _stop_by_signal() -> asyncio.Event:
+    """What SIGINT and SIGTERM set, from now on."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _told_to_stop(stop: asyncio.Event, with_stdin: bool) -> None:
+    loop = asyncio.get_running_loop()
     if with_stdin:
         loop.add_reader(sys.stdin.fileno(), stop.set)
     await stop.wait()

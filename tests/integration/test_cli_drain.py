@@ -65,11 +65,11 @@ class Served:
 def serve(
     upstream: Simulator, identity: Path, *flags: object, **environment: str
 ) -> Iterator[Served]:
-    """`zap-gateway serve` in front of a simulator, once it is ready."""
+    """`zap-gateway serve` in front of a simulator, once it is ready; without a grace time."""
     with command(
         *("serve", "--port", "0", "--identity", identity, "--upstream", upstream.address),
         *("--server", upstream.fingerprint, *flags),
-        **environment,
+        **{"ZAP_GATEWAY_DRAIN_GRACE": "0", **environment},
     ) as running:
         url = str(running.line(r"zap-gateway: (https?://\S+) → ")[1])
         if url.startswith("http://"):
@@ -271,7 +271,7 @@ def test_a_request_that_is_still_being_sent_when_the_grace_time_ends_is_answered
     netrunner: Simulator, identity: Path
 ):
     with (
-        serve(netrunner, identity, "--drain-grace", "0") as served,
+        serve(netrunner, identity) as served,
         socket.create_connection(("127.0.0.1", served.port), timeout=HANG) as slow,
     ):
         body = json.dumps({"name": "slow"}).encode()
@@ -328,7 +328,7 @@ async def long_calls(
     backend = Stubborn()
     async with (
         serving(backend) as server,
-        serve_beside(server, identity, "--drain-grace", "0", *flags) as served,
+        serve_beside(server, identity, *flags) as served,
         httpx.AsyncClient(base_url=served.url, timeout=HANG, trust_env=False) as client,
     ):
         calls = [asyncio.create_task(client.request(*each)) for each in LONG_CALLS]
@@ -363,7 +363,7 @@ async def test_calls_that_do_not_finish_in_time_are_told_what_is_known_of_them(i
 
 
 def test_a_wait_for_health_that_does_not_end_is_answered(slow_netrunner: Simulator, identity: Path):
-    flags = ("--drain-grace", "0", "--drain-timeout", "300ms")
+    flags = ("--drain-timeout", "300ms")
     with (
         serve(slow_netrunner, identity, *flags) as served,
         ThreadPoolExecutor(1) as threads,
@@ -375,7 +375,7 @@ def test_a_wait_for_health_that_does_not_end_is_answered(slow_netrunner: Simulat
 
 
 def test_a_second_signal_does_not_wait_for_calls(slow_netrunner: Simulator, identity: Path):
-    flags = ("--drain-grace", "0", "--drain-timeout", "1h")
+    flags = ("--drain-timeout", "1h")
     with (
         serve(slow_netrunner, identity, *flags) as served,
         ThreadPoolExecutor(1) as threads,

@@ -41,7 +41,7 @@ def lonely(identity: Path) -> Iterator[int]:
     """The port of a gateway whose server is away."""
     with command(
         *("serve", "--port", "0", "--identity", identity, "--server", NOBODY),
-        *("--upstream", f"127.0.0.1:{free_port()}"),
+        *("--upstream", f"127.0.0.1:{free_port()}", "--drain-grace", "0"),
     ) as running:
         port = int(running.line(r"zap-gateway: http://127\.0\.0\.1:(\d+) → ")[1])
         running.line("no connection to .* nobody listens there")
@@ -130,7 +130,7 @@ def test_a_gateway_on_all_interfaces(
     with command(
         *("serve", "--host", everywhere, "--port", "0", "--identity", identity),
         *("--upstream", netrunner.address, "--server", netrunner.fingerprint),
-        *("--tokens", tokens, "--allowed-host", "gateway.example"),
+        *("--tokens", tokens, "--allowed-host", "gateway.example", "--drain-grace", "0"),
     ) as running:
         port = running.line(r"zap-gateway: http://0\.0\.0\.0:(\d+) → ")[1]
         running.line("connected to")
@@ -145,6 +145,7 @@ def test_a_gateway_on_another_address_of_this_machine(
     with command(
         *("serve", "--host", "127.0.0.2", "--port", "0", "--identity", identity),
         *("--upstream", netrunner.address, "--server", netrunner.fingerprint),
+        *("--drain-grace", "0"),
     ) as running:
         port = running.line(r"zap-gateway: http://127\.0\.0\.2:(\d+) → ")[1]
         assert cli("healthcheck", "--host", "127.0.0.2", "--port", port) == (0, "ok\n", "")

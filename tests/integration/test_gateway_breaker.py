@@ -370,7 +370,7 @@ async def test_the_circuit_is_closed_while_any_connection_stands():
 
 async def test_the_time_without_a_connection_begins_when_the_last_one_is_lost():
     """And not when the pool began."""
-    patience = 1.0
+    patience = 0.7
     async with restartable() as server, pooled(server.address, 2, quick(patience)) as pool:
         await stands(pool)
         await asyncio.sleep(1.2 * patience)
@@ -391,7 +391,7 @@ async def test_the_time_without_a_connection_does_not_begin_while_another_stands
         await peer.respond(identity_of("server"))
         await answer_pings(peer)
 
-    patience = 1.0
+    patience = 0.7
     async with (
         ScriptedServer(play, raw=True) as server,
         pooled(server.address, 2, quick(patience)) as pool,
@@ -408,7 +408,7 @@ async def test_the_time_without_a_connection_does_not_begin_while_another_stands
 
 
 async def test_a_connection_closes_the_circuit_and_the_next_outage_counts_anew():
-    async with restartable() as server, pooled(server.address, limits=quick(1.0)) as pool:
+    async with restartable() as server, pooled(server.address, limits=quick(0.7)) as pool:
         for _ in range(2):
             await stands(pool)
             assert not pool.circuit_open

@@ -82,7 +82,7 @@ async def test_a_body_beyond_the_limit_is_refused_and_one_at_the_limit_is_not(ch
             yield body[at : at + 500]
 
     def body_of(size: int) -> Any:
-        body = b'{"name":"' + b"x" * (size - 11) + b'"}'
+        body = b'{"name":"n","nodeConfig":"' + b"x" * (size - 28) + b'"}'
         assert len(body) == size
         return pieces(body) if chunked else body
 

@@ -107,6 +107,7 @@ def logged(netrunner: Simulator, identity: Path, folder: Path, *flags: object) -
         + "\n"
     )
     with serve(netrunner, identity, "--tokens", tokens, *flags) as served:
+        eventually(lambda: served.command.stderr.count("connected to") == 2)
         yield Logged(served, secrets)
         served.stops()
 
@@ -471,7 +472,7 @@ def test_a_terminal_gets_text(netrunner: Simulator, identity: Path):
             *("--upstream", netrunner.address, "--server", netrunner.fingerprint),
         ),
         stderr=theirs,
-        env=clean_environment(),
+        env=clean_environment(ZAP_GATEWAY_DRAIN_GRACE="0"),
     )
     os.close(theirs)
     shown = bytearray()
@@ -501,7 +502,7 @@ def test_a_log_that_nobody_reads_any_more_does_not_end_the_gateway(identity: Pat
             *("--upstream", f"127.0.0.1:{free_port()}", "--server", "SHA256:" + "A" * 43),
         ),
         stderr=subprocess.PIPE,
-        env=clean_environment(),
+        env=clean_environment(ZAP_GATEWAY_DRAIN_GRACE="0"),
     )
     try:
         assert running.stderr is not None

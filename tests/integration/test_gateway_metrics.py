@@ -523,7 +523,7 @@ async def test_bytes_are_counted():
         before = await numbers(running)
         answers_to_me = [await running.client.get("/v1/status") for _ in range(5)]
         answers_to_me.append(await running.client.get("/v1/nodes"))
-        body = {"name": "n" * 1000}
+        body = {"name": "n", "nodeConfig": '{"x": "' + "y" * 1000 + '"}'}
         answers_to_me.append(await running.client.post("/v1/nodes", json=body))
         after = await numbers(running)
 

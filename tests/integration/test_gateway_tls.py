@@ -367,7 +367,7 @@ async def test_a_broken_certificate_is_not_taken(
 
 @contextmanager
 def serve_https(netrunner: Simulator, identity: Path, files: Files) -> Iterator[Served]:
-    with serve(netrunner, identity, *files.flags, "--drain-grace", "0") as served:
+    with serve(netrunner, identity, *files.flags) as served:
         assert served.url.startswith("https://")
         eventually(lambda: served.command.stderr.count("connected to") == 2)
         yield served
@@ -415,39 +415,31 @@ def test_a_certificate_that_changes_while_it_serves(
 
 
 def test_healthcheck_of_a_gateway_that_serves_https(
-    netrunner: Simulator, identity: Path, files: Files
+    cli: Cli, netrunner: Simulator, identity: Path, files: Files, tmp_path: Path
 ):
+    other = Files(Authority(), tmp_path / "other.pem", tmp_path / "other.key")
+    other.renew()
     with serve_https(netrunner, identity, files) as served:
         own = ("--port", served.port, *files.flags)
-        done = run_command("healthcheck", *own)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
-        done = run_command("healthcheck", "--ready", *own)
-        assert (done.returncode, done.stdout) == (0, "ready\n")
+        assert cli("healthcheck", *own) == (0, "ok\n", "")
+        assert cli("healthcheck", "--ready", *own) == (0, "ready\n", "")
         environment = {
             "ZAP_GATEWAY_TLS_CERTIFICATE": str(files.certificate),
             "ZAP_GATEWAY_TLS_KEY": str(files.key),
             "ZAP_GATEWAY_PORT": str(served.port),
         }
         assert run_command("healthcheck", **environment).returncode == 0
-        # Elsewhere the certificate must be one that this machine trusts.
-        done = run_command("healthcheck", "--url", f"https://127.0.0.1:{served.port}")
-        assert done.returncode == 1
-        assert "does not answer" in one_sentence(done.stderr)
-        done = run_command("healthcheck", "--port", served.port)
-        assert done.returncode == 1, "it does not speak HTTP"
-        assert "does not answer" in one_sentence(done.stderr)
-        served.stops()
-
-
-def test_healthcheck_trusts_no_other_server(
-    netrunner: Simulator, identity: Path, files: Files, tmp_path: Path
-):
-    other = Files(Authority(), tmp_path / "other.pem", tmp_path / "other.key")
-    other.renew()
-    with serve_https(netrunner, identity, files) as served:
-        done = run_command("healthcheck", "--port", served.port, *other.flags)
-        assert done.returncode == 1
-        assert "does not answer" in one_sentence(done.stderr)
+        for flags in (
+            # Elsewhere the certificate must be one that this machine trusts.
+            ("--url", f"https://127.0.0.1:{served.port}"),
+            # Here it must be the gateway's own.
+            ("--port", served.port, *other.flags),
+            # And this is no HTTP.
+            ("--port", served.port),
+        ):
+            status, out, err = cli("healthcheck", *flags)
+            assert (status, out) == (1, "")
+            assert "does not answer" in one_sentence(err)
         served.stops()
 
 

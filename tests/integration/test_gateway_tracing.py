@@ -26,7 +26,6 @@ from gateway.auth import new_token, token_line
 from tests.integration.gateway_helpers import (
     Simulator,
     clean_environment,
-    command,
 )
 from tests.integration.test_cli_drain import Served, netrunner, serve
 from tests.integration.test_cli_serve import eventually, get, identity
@@ -138,7 +137,7 @@ def traced(
     """A gateway that sends its traces only when it stops, unless told otherwise."""
     delay = {"OTEL_BSP_SCHEDULE_DELAY": "3600000"} if stays_quiet else {}
     given = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, **delay, **environment}
-    with serve(netrunner, identity, "--drain-grace", "0", *flags, **given) as served:
+    with serve(netrunner, identity, *flags, **given) as served:
         yield served
 
 
@@ -414,7 +413,7 @@ def test_without_the_exporter_it_says_what_to_install(monkeypatch: pytest.Monkey
 def test_traces_that_cant_be_had_are_said_and_the_gateway_serves(
     netrunner: Simulator, identity: Path, environment: dict[str, str]
 ):
-    with serve(netrunner, identity, "--drain-grace", "0", **environment) as served:
+    with serve(netrunner, identity, **environment) as served:
         warning = json.loads(served.command.line(r"{.*there are no traces.*}\n")[0])
         assert warning["level"] == "warning"
         assert get(served.url, "/v1/status").status_code == 200
@@ -430,22 +429,7 @@ def test_a_collector_that_never_answers_keeps_nobody_from_anything(
             "OTEL_EXPORTER_OTLP_TIMEOUT": "3600",
             "OTEL_BSP_SCHEDULE_DELAY": "20",
         }
-        with serve(netrunner, identity, "--drain-grace", "0", **environment) as served:
+        with serve(netrunner, identity, **environment) as served:
             for _ in range(20):
                 assert get(served.url, "/v1/status").status_code == 200
             served.stops()
-
-
-def test_each_worker_sends_its_spans(netrunner: Simulator, identity: Path, collector: Collector):
-    with command(
-        *("serve", "--port", "0", "--identity", identity, "--upstream", netrunner.address),
-        *("--server", netrunner.fingerprint, "--workers", "2", "--drain-grace", "0"),
-        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
-    ) as running:
-        url = str(running.line(r"zap-gateway: (http\S+) → ")[1])
-        eventually(lambda: running.stderr.count("connected to") == 4)
-        for _ in range(20):
-            assert get(url, "/v1/version").status_code == 200
-        assert running.stop() == 0
-        assert len(collector.named("GET /v1/version")) == 20
-        assert len(collector.named("netrunner/RPCVersion")) == 20

@@ -48,13 +48,18 @@ from tests.integration.zap_helpers import HANG
 __all__ = ["cli", "identity", "netrunner", "slow_netrunner"]
 
 
-def is_gone(pid: int) -> bool:
-    """Whether a process has ended; somebody may still have to take note of it."""
+def state_of(pid: int) -> str:
+    """As the system tells it: R, S, T where it is stopped, Z where it ended; empty for none."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return True
-    return stat.rpartition(")")[2].split()[0] == "Z"
+        return ""
+    return stat.rpartition(")")[2].split()[0]
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; somebody may still have to take note of it."""
+    return state_of(pid) in ("", "Z")
 
 
 def children_of(pid: int) -> set[int]:
@@ -94,6 +99,7 @@ class Fleet:
         try:
             for other in others:
                 os.kill(other, signal.SIGSTOP)
+            eventually(lambda: all(state_of(other) == "T" for other in others))
             yield
         finally:
             for other in others:
@@ -298,7 +304,8 @@ def test_a_worker_that_is_killed_is_replaced_and_its_counts_stay(guarded: Guarde
     eventually(lambda: fleet.number("stream_readers") == 0)
     with ExitStack() as reader:
         with fleet.only(victim):
-            next(reader.enter_context(stream(fleet)))
+            lines = reader.enter_context(stream(fleet))
+            assert next(lines).startswith("retry")
             eventually(lambda: fleet.number("stream_readers") == 1)
             os.kill(victim, signal.SIGKILL)
             eventually(lambda: is_gone(victim))
@@ -321,9 +328,10 @@ def test_a_worker_that_is_killed_is_replaced_and_its_counts_stay(guarded: Guarde
     for worker in fleet.workers:
         with fleet.only(worker):
             assert fleet.get("/v1/uris") == 200
+    eventually(lambda: fleet.number("http_requests_total", *label) == 33)
     for worker in fleet.workers:
         with fleet.only(worker):
-            eventually(lambda: fleet.number("http_requests_total", *label) == 33)
+            assert fleet.number("http_requests_total", *label) == 33
     words = rf"worker {victim} ended \(status -9\); another is started in [\d.]+ s"
     assert re.search(words, fleet.command.stderr)
 

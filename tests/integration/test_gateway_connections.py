@@ -254,8 +254,9 @@ def only(running: Running) -> HttpConnection:
 
 async def nobody_left(running: Running) -> None:
     """All connections are gone, and so is everything that answered on them."""
-    await eventually(lambda: not running.server.connections.all)
-    await eventually(lambda: not running.server.server_state.tasks)
+    state = running.server.server_state
+    await eventually(lambda: not running.server.connections.all and not state.connections)
+    await eventually(lambda: not state.tasks)
     assert running.gateway.pool.calls == 0
 
 
@@ -776,21 +777,25 @@ async def test_pipelined_requests_are_answered_in_order():
             assert response.status_code == (404 if path == "/nowhere" else 200)
 
 
+async def becomes_healthy(running: Running) -> None:
+    """A cluster of one node that takes long to become healthy: it is, once that node is paused."""
+    assert (await running.client.post("/v1/nodes/node1/pause")).status_code == 200
+
+
 async def test_half_a_request_behind_one_that_takes_long_does_not_disturb_it():
     times = {"receive_timeout": 3 * RECEIVE, "idle_timeout": 3 * RECEIVE}
-    backend = SimulatedNetrunner(health_delay=8 * RECEIVE)
-    async with simulated(backend, **times) as (running, _):
-        assert (await running.client.post("/v1/nodes/node1/restart")).status_code == 200
-        async with raw(running) as client:
-            before = time.monotonic()
-            await client.send(get("/v1/health/wait"))
-            await client.send(START[:20])
-            response = await client.response()
-            assert response.status_code == 200
-            assert response.json()["clusterInfo"]["healthy"]
-            assert time.monotonic() - before > 4 * RECEIVE
-            await client.send(START[20:] + b"\r\n")
-            assert (await client.response()).status_code == 200
+    backend = SimulatedNetrunner(1, health_delay=3600)
+    async with simulated(backend, **times) as (running, _), raw(running) as client:
+        await client.send(get("/v1/health/wait"))
+        await client.send(START[:20])
+        await asyncio.sleep(6 * RECEIVE)
+        assert client.is_open
+        await becomes_healthy(running)
+        response = await client.response()
+        assert response.status_code == 200
+        assert response.json()["clusterInfo"]["healthy"]
+        await client.send(START[20:] + b"\r\n")
+        assert (await client.response()).status_code == 200
 
 
 async def test_half_a_request_behind_another_has_its_time_once_that_is_answered():
@@ -862,7 +867,7 @@ async def test_who_leaves_while_requests_wait_leaves_nothing():
 # Clients that do not read.
 
 
-SEND = 0.4
+SEND = 0.5
 MEDIUM_BUFFER = 256 * 1024
 """So small that most of an answer waits at the server, so large that the rest flows."""
 
@@ -903,7 +908,7 @@ class Large:
     async def stream_status(self, request: m.StreamStatusRequest) -> Any:
         while True:
             yield m.StreamStatusResponse(self.state)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(request.push_interval / 1e9)
 
 
 STREAM = get("/v1/status/stream?interval=0.1")
@@ -933,7 +938,7 @@ async def takes(client: RawClient, size: int) -> None:
     """Read so many bytes, slowly but steadily: many times what a client must take at least."""
     async with asyncio.timeout(HANG):
         while size > 0:
-            assert await client.more(50_000), "it was cut off"
+            assert await client.more(100_000), "it was cut off"
             size -= len(client.unread)
             client.unread = b""
             await asyncio.sleep(0.01)
@@ -942,7 +947,7 @@ async def takes(client: RawClient, size: int) -> None:
 async def test_a_reader_of_a_stream_that_is_slow_but_reads_keeps_its_place():
     """It takes less than there is, which is its right."""
     async with (
-        simulated(Large(2_000_000), send_timeout=SEND) as (running, _),
+        simulated(Large(4_000_000), send_timeout=SEND) as (running, _),
         raw(running, MEDIUM_BUFFER) as client,
     ):
         await client.send(STREAM)
@@ -954,12 +959,12 @@ async def test_a_reader_of_a_stream_that_is_slow_but_reads_keeps_its_place():
 
 async def test_a_client_that_reads_many_answers_slowly_gets_them_all():
     async with (
-        simulated(Large(1_000_000), send_timeout=SEND) as (running, _),
+        simulated(Large(2_000_000), send_timeout=SEND) as (running, _),
         raw(running, MEDIUM_BUFFER) as client,
     ):
         before = time.monotonic()
         await client.send(get("/v1/status") * 8)
-        await takes(client, 8 * 1_000_000)
+        await takes(client, 8 * 2_000_000)
         assert time.monotonic() - before > 2 * SEND
 
 
@@ -1139,16 +1144,16 @@ async def test_an_idle_connection_is_closed_without_a_word():
 
 
 async def test_a_connection_with_a_request_under_way_is_not_idle():
-    backend = SimulatedNetrunner(health_delay=4 * IDLE)
     times = {"idle_timeout": IDLE, "receive_timeout": IDLE, "send_timeout": IDLE}
-    async with simulated(backend, **times) as (running, _):
-        assert (await running.client.post("/v1/nodes/node1/restart")).status_code == 200
-        async with raw(running) as client:
-            await asks(client)
-            before = time.monotonic()
-            await asks(client, "/v1/health/wait")
-            assert time.monotonic() - before > 2 * IDLE
-            await asks(client)
+    backend = SimulatedNetrunner(1, health_delay=3600)
+    async with simulated(backend, **times) as (running, _), raw(running) as client:
+        await asks(client)
+        await client.send(get("/v1/health/wait"))
+        await asyncio.sleep(4 * IDLE)
+        assert client.is_open
+        await becomes_healthy(running)
+        assert (await client.response()).status_code == 200
+        await asks(client)
 
 
 async def test_a_stream_lasts_longer_than_any_of_the_times():

@@ -151,9 +151,13 @@ def test_a_reader_that_had_enough_is_no_defect(at: list[str]):
 
 def test_progress_while_it_waits(monkeypatch: pytest.MonkeyPatch, cli: Cli, at: list[str]):
     monkeypatch.setattr("gateway.commands.call._EVERY", 0.005)
-    cli("call", "RestartNode", '{"name": "node1"}', *at)
-    status, out, err = cli("call", "WaitForHealthy", *at)
-    assert status == 0
+    err = ""
+    for _ in range(20):  # where the machine is busy, the node may be healthy before we ask
+        cli("call", "RestartNode", '{"name": "node1"}', *at)
+        status, out, err = cli("call", "WaitForHealthy", *at)
+        assert status == 0
+        if err:
+            break
     assert json.loads(out)["clusterInfo"]["healthy"] is True
     assert all(line.startswith("WaitForHealthy: waiting for ") for line in err.splitlines())
     assert err

@@ -8,14 +8,17 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from gateway import errors, handlers
+from gateway.changes import ClusterSummary, Event, ServerProcess
+from gateway.readers import Restart
 from gateway.routes.nodes import add_node_routes
 from gateway.routes.operations import add_operation_routes
 from gateway.routes.pages import add_pages
 from gateway.routes.rpc import add_rpc_routes
-from gateway.routes.status_stream import TICKET_PARAMETER, add_stream_route
+from gateway.routes.streams import TICKET_PARAMETER, add_stream_routes
 from gateway.routes.table import TAGS
 from gateway.routes.tickets import add_ticket_route
 from gateway.schema import model_of
@@ -61,7 +64,7 @@ def build_api(settings: Settings, lifespan: Any = None) -> FastAPI:
     add_pages(api, settings.root_path)
     add_operation_routes(api)
     add_ticket_route(api)
-    add_stream_route(api)
+    add_stream_routes(api)
     add_node_routes(api, settings.max_timeout)
     add_rpc_routes(api, settings.max_timeout)
     api.openapi = lambda: openapi_document(api)  # type: ignore[method-assign]
@@ -80,7 +83,7 @@ def openapi_document(api: FastAPI) -> dict[str, Any]:
             license_info=api.license_info,
         )
         schemas = document["components"]["schemas"]
-        for model in (errors.FieldError, errors.Problem, model_of(StreamStatusResponse)):
+        for model in _ONLY_REFERRED_TO:
             schema = model.model_json_schema(
                 ref_template="#/components/schemas/{model}", mode="serialization"
             )
@@ -104,6 +107,15 @@ def openapi_document(api: FastAPI) -> dict[str, Any]:
     return api.openapi_schema
 
 
+_ONLY_REFERRED_TO: tuple[type[BaseModel], ...] = (
+    errors.FieldError,
+    errors.Problem,
+    model_of(StreamStatusResponse),
+    ClusterSummary,
+    ServerProcess,
+    Event,
+    Restart,
+)
 _SECURITY_SCHEMES = {
     "token": {"type": "http", "scheme": "bearer", "description": "Where tokens are set up."},
     "ticket": {

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as AsgiMessage
-from starlette.types import Receive, Scope, Send
 
 from gateway import errors
 from gateway.api import build_api
@@ -32,7 +32,7 @@ from gateway.metrics import Metrics, Sample
 from gateway.proxies import Proxies, Seen
 from gateway.routes.rpc import JSON
 from gateway.routes.services import Services
-from gateway.routes.status_stream import TICKET_PARAMETER
+from gateway.routes.streams import STREAM_PATHS, TICKET_PARAMETER
 from gateway.routes.table import Place, placed
 from gateway.routes.tickets import TICKETS_PATH
 from gateway.settings import Settings, SettingsError
@@ -41,7 +41,7 @@ from gateway.tickets import Tickets, new_key
 from gateway.tracing import Tracing
 from gateway.upstream import CallTimes, Upstream
 from zapcore.codec import Message
-from zapcore.errors import ZapError
+from zapcore.errors import Overloaded, ZapError
 from zapcore.methods import Method
 from zapcore.pool import ConnectionPool, PoolLimits
 from zapcore.zwing.handshake import Expected
@@ -51,7 +51,6 @@ logger = logging.getLogger(__name__)
 
 _TRACES_TIME = 3.0
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-STREAM_PATHS = frozenset(place.path for method, place in placed() if method.streaming)
 
 
 class Gateway:
@@ -273,6 +272,17 @@ class Gateway:
         state["grant"] = grant
         with self._bodies.counting(receive, context) as receive_counted:
             await self._api(scope, receive_counted, send)
+        if context.continuation is not None:
+            await self._go_on(context.continuation, asked, receive, send)
+
+    async def _go_on(
+        self, continuation: ASGIApp, asked: _Asked, receive: Receive, send: Send
+    ) -> None:
+        """Let a stream stream, now that nothing of the route is left in memory."""
+        try:
+            await continuation(asked.scope, receive, send)
+        except Overloaded as error:
+            await _send_failure(send, asked.context, error)
 
     async def _read(
         self,
@@ -285,9 +295,7 @@ class Gateway:
         try:
             body = await self.upstream.exchange(method, payload, context=context)
         except ZapError as error:
-            kind = errors.kind_of(error)
-            document = errors.zap_problem(error, request_id=context.request_id, rpc=method.name)
-            await _send_problem(send, context, kind, document)
+            await _send_failure(send, context, error)
             return
         except Exception:
             logger.exception("%s failed in the gateway (request %s)", method, context.request_id)
@@ -409,6 +417,12 @@ async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes,
 async def _refuse(send: Send, context: RequestContext, kind: errors.Kind, detail: str) -> None:
     document = errors.problem(kind, detail, request_id=context.request_id)
     await _send_problem(send, context, kind, document)
+
+
+async def _send_failure(send: Send, context: RequestContext, error: ZapError) -> None:
+    """What a call, or a stream, failed with before anything was said."""
+    document = errors.zap_problem(error, request_id=context.request_id, rpc=context.rpc)
+    await _send_problem(send, context, errors.kind_of(error), document)
 
 
 async def _send_problem(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
+    from starlette.types import ASGIApp
 
 OTHER = "other"
 """The route of what is no address of the gateway: clients must not be able to make up labels."""
@@ -25,6 +26,7 @@ class RequestContext:
     __slots__ = (
         "client",
         "code",
+        "continuation",
         "outcome",
         "path",
         "received",
@@ -64,3 +66,5 @@ class RequestContext:
         self.sent = 0
         """Bytes of bodies."""
         self.span: Span | None = None
+        self.continuation: ASGIApp | None = None
+        """What goes on with the answer when the route is done; streams need none of its frames."""

@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from gateway import errors
+from gateway.routes.streams import PROMPT
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,10 @@ _SLACK = 1024 * 1024
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
 _CLOSE_WAIT = 8
 """Linux's word for a connection that the peer has closed: the first byte of TCP_INFO."""
+
+_NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+_MOST_UNSENT = 16 * 1024
+"""Bytes that the kernel may keep for a client that is to get what is newest."""
 
 _LINGER = 1.0
 _MOST_LINGERING = 128
@@ -117,6 +122,8 @@ class _CountingTransport:
         self.get_write_buffer_size = transport.get_write_buffer_size
         self.can_write_eof = transport.can_write_eof
         self.write_eof = transport.write_eof
+
+        self.set_write_buffer_limits = transport.set_write_buffer_limits
 
     def write(self, data: bytes) -> None:
         """See asyncio.WriteTransport."""
@@ -256,7 +263,15 @@ class HttpConnection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        cycle.scope["extensions"] = cast("Any", {PROMPT: self._be_prompt})
         super()._start_asgi_task(cycle, app)
+
+    def _be_prompt(self) -> None:
+        """Keep little for a client that is slow: by the time it is taken it would be old."""
+        self.transport.set_write_buffer_limits(high=0)
+        connection = self.transport.get_extra_info("socket")
+        if _NOTSENT_LOWAT is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _MOST_UNSENT)
 
     def on_response_complete(self) -> None:
         """The answer is whole: the next request, or the wait for one, begins."""

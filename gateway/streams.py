@@ -3,54 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Protocol
 
+from gateway.changes import Change, changes_between, restarted
 from gateway.errors import render, zap_problem
+from gateway.following import Following, Snapshot
+from gateway.journal import Item, Journal, Position, event_item
 from gateway.upstream import Upstream
-from zapcore.errors import (
-    DeadlineExceeded,
-    Overloaded,
-    RemoteError,
-    TransportError,
-    UnsupportedByServer,
-    ZapError,
-)
+from zapcore.errors import Overloaded, RemoteError, ZapError
 from zapcore.methods import Rpcs
-from zapcore.pool import backoff_delay
-
-logger = logging.getLogger(__name__)
 
 SHORTEST_INTERVAL = 0.1
 LONGEST_INTERVAL = 3600.0
 KEEP_ALIVE = 15.0
 """Seconds of silence after which a reader gets a comment, lest a proxy take it for dead."""
 
-_FRESH = 1.0
-"""Seconds that a state may be old for a reader that begins."""
+_FRESH = 5.0
+"""Seconds that a state may be old for a reader that begins; past that it is asked for anew."""
 
-_PATIENCE = 10.0
-_NANOSECONDS = 1_000_000_000
+_WOKEN_AT_ONCE = 64
+"""Readers that are woken before the event loop looks at anything else again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One state of the cluster, or one failure to learn it, as JSON."""
+class Listener(Protocol):
+    """A reader, as the feed sees it."""
 
-    sequence: int
-    data: bytes
-    failed: bool
+    interval: float
+    """Seconds between two states that it asked for."""
+
+    def notice(self, now: float) -> None:
+        """Something was told, at this time by the event loop's clock."""
+
+    def poke(self) -> None:
+        """Look whether to go on."""
 
 
 class StatusFeed:
     """Follows the cluster while anybody reads, at the shortest interval that anybody asked for.
 
-    It reads the server's own stream where there is one, and polls Status where there is none.
-    Only the newest event is kept: a reader that is slow gets that one, not a queue.
+    What it finds out has one order: states, failures and events are numbered together. Of states
+    and failures only the newest is kept, so a reader that is slow gets that one and not a queue;
+    of events the last thousand.
 
     Args:
         upstream: where the cluster's state comes from.
@@ -60,50 +57,63 @@ class StatusFeed:
     def __init__(self, upstream: Upstream, max_readers: int) -> None:
         self._upstream = upstream
         self._max_readers = max_readers
-        self._intervals: dict[Reader, float] = {}
+        self._listeners: dict[Listener, None] = {}
         self._interval = LONGEST_INTERVAL
         self._task: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
-        self._sequence = 0
-        self._published_at = -math.inf
-        self._arrived = asyncio.Event()
-        self.latest: Event | None = None
+        self._keep_alive: asyncio.TimerHandle | None = None
         self._closed = False
+        self._sequence = 0
         self.epoch = secrets.token_hex(4)
+        """Names this process in what it tells."""
+        self.journal = Journal()
+        self.newest: Item | None = None
+        """The newest state or failure; None while nobody reads, and until there is one."""
+        self.baseline: int | None = None
+        """Where the events begin for a reader that began when nobody read yet."""
+        self.content_since = 0
+        """The number of the first item that told what the newest one tells."""
+        self._content = b""
+        self._published_at = 0.0
+        self._known: Snapshot | None = None
+        self._pid = _ServerPid()
+        self._met = 0
+        self._lost = False
+        self._unobserved = False
 
     @property
     def readers(self) -> int:
         """How many read now."""
-        return len(self._intervals)
+        return len(self._listeners)
 
     @property
     def upstream_streams(self) -> int:
         """How many streams of the server are followed: one while anybody reads."""
         return int(self._task is not None)
 
-    @contextmanager
-    def reading(
-        self, interval: float, is_allowed: Callable[[], bool] = lambda: True
-    ) -> Iterator[Reader]:
-        """Take part.
+    @property
+    def position(self) -> Position:
+        """The place of what was told last."""
+        return Position(self.epoch, self._pid.known, self._sequence)
 
-        Args:
-            interval: seconds.
-            is_allowed: whether the reader may still read.
+    # Readers.
+
+    @contextmanager
+    def reading(self, listener: Listener) -> Iterator[None]:
+        """Take part.
 
         Raises:
             Overloaded: too many readers.
         """
-        if len(self._intervals) >= self._max_readers:
-            raise Overloaded(f"{len(self._intervals)} clients read the stream: try again later")
-        self._refresh()
-        reader = Reader(self, interval, is_allowed)
-        self._intervals[reader] = interval
+        if len(self._listeners) >= self._max_readers:
+            raise Overloaded(f"{len(self._listeners)} clients read the streams: try again later")
+        self._listeners[listener] = None
         self._adapt()
+        self._refresh()
         try:
-            yield reader
+            yield
         finally:
-            del self._intervals[reader]
+            del self._listeners[listener]
             self._adapt()
 
     def is_closed(self) -> bool:
@@ -113,11 +123,12 @@ class StatusFeed:
     def drain(self) -> None:
         """Let every reader end."""
         self._closed = True
-        self._wake()
+        self.look_again()
 
     def look_again(self) -> None:
         """Let every reader see whether it may still read."""
-        self._wake()
+        for listener in self._listeners:
+            listener.poke()
 
     async def close(self) -> None:
         """Stop following."""
@@ -125,163 +136,155 @@ class StatusFeed:
         self._stop()
         await asyncio.gather(*self._ending, return_exceptions=True)
 
-    async def arrived(self, timeout: float) -> None:
-        """Wait for the next event, up to ``timeout`` seconds."""
-        try:
-            async with asyncio.timeout(max(timeout, 0)):
-                await self._arrived.wait()
-        except TimeoutError:
-            return
+    def _wake(self) -> None:
+        """Let readers see what is new, some at a time: others must not wait for all of them."""
+        self._wake_some(iter(tuple(self._listeners)))
+
+    def _wake_some(self, listeners: Iterator[Listener]) -> None:
+        loop = asyncio.get_running_loop()
+        now, woken = loop.time(), 0
+        for listener in islice(listeners, _WOKEN_AT_ONCE):
+            listener.notice(now)
+            woken += 1
+        if woken == _WOKEN_AT_ONCE:
+            loop.call_soon(self._wake_some, listeners)
+
+    def _look_for_silence(self) -> None:
+        self._wake()
+        self._keep_alive = asyncio.get_running_loop().call_later(
+            KEEP_ALIVE / 4, self._look_for_silence
+        )
+
+    # Following.
 
     def _adapt(self) -> None:
         """Follow at the pace that the readers need now; not at all for none."""
-        shortest = min(self._intervals.values(), default=None)
+        shortest = min((listener.interval for listener in self._listeners), default=None)
         if shortest is None or self._closed:
             self._stop()
-            self.latest = None
-        elif self._task is None or shortest != self._interval:
-            self._stop()
-            self._interval = shortest
-            self._task = asyncio.get_running_loop().create_task(self._follow())
+        elif self._task is None or shortest < self._interval:
+            self._restart(shortest)
+        # A longer interval waits for the next state: readers that come and go must not make the
+        # server begin a stream each.
 
     def _refresh(self) -> None:
-        """Begin anew when the newest state is old: a new reader wants to know how it is now."""
-        if self.latest is None or self.latest.failed:
-            return
-        if asyncio.get_running_loop().time() - self._published_at > _FRESH:
-            self._stop()
-            self.latest = None
+        """Who asks for a state per hour still wants to begin with how it is now."""
+        age = asyncio.get_running_loop().time() - self._published_at
+        if self.newest is not None and self.newest.type == "status" and age > _FRESH:
+            self.newest = None
+            self._restart(self._interval)
+
+    def _restart(self, interval: float) -> None:
+        before, self._interval = self._task, interval
+        if before is not None:
+            self._end(before)
+        else:
+            self._unobserved = self._known is not None
+            self._look_for_silence()
+        following = Following(self._upstream, self, interval)
+        self._task = asyncio.get_running_loop().create_task(following.run(after=before))
 
     def _stop(self) -> None:
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+        if task is None:
+            return
+        self._end(task)
+        self.newest = self.baseline = None
+        if self._keep_alive is not None:
+            self._keep_alive.cancel()
 
-    def _wake(self) -> None:
-        self._arrived.set()
-        self._arrived = asyncio.Event()
+    def _end(self, task: asyncio.Task[None]) -> None:
+        task.cancel()
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
-    def _publish(self, data: bytes, *, failed: bool) -> None:
+    # What is found out; see Sink.
+
+    def met(self, pid: int) -> None:
+        """A connection was made."""
+        self._met = pid
+
+    def saw(self, snapshot: Snapshot) -> None:
+        """A state came."""
+        self._tell_unobserved()
+        if self._lost:
+            self._lost = False
+            self._tell(Change("upstream.back"))
+        cluster = snapshot.cluster
+        self._tell_restart(self._pid.pinged(self._met))
+        self._tell_restart(self._pid.told(0 if cluster is None else cluster.pid))
+        if self._known is not None and self._known is not snapshot:
+            for change in changes_between(self._known.cluster, cluster):
+                self._tell(change)
+        self._known = snapshot
+        if self.baseline is None:
+            self.baseline = self._sequence
+        self._publish("status", snapshot.json)
+        shortest = min((listener.interval for listener in self._listeners), default=None)
+        if shortest is not None and shortest > self._interval:
+            self._restart(shortest)
+
+    def failed(self, error: ZapError) -> None:
+        """The state could not be had."""
+        self._tell_unobserved()
+        if self.baseline is None:
+            self.baseline = self._sequence
+        if not self._lost and not isinstance(error, RemoteError):
+            self._lost = True
+            self._tell(Change("upstream.lost", detail=str(error)))
+        problem = render(zap_problem(error, request_id="", rpc=Rpcs.stream_status.name))
+        if self.newest is None or self.newest.data != problem:
+            self._publish("error", problem)
+        else:
+            self._wake()
+
+    def _publish(self, kind: str, data: bytes) -> None:
         self._sequence += 1
         self._published_at = asyncio.get_running_loop().time()
-        self.latest = Event(self._sequence, data, failed)
+        self.newest = Item(self.position, kind, data)
+        if data != self._content:
+            self._content, self.content_since = data, self._sequence
         self._wake()
 
-    def _publish_failure(self, error: ZapError, rpc: str) -> None:
-        data = render(zap_problem(error, request_id="", rpc=rpc))
-        if self.latest is None or self.latest.data != data:
-            self._publish(data, failed=True)
+    def _tell(self, change: Change) -> None:
+        self._sequence += 1
+        self.journal.append(event_item(self.position, change))
 
-    async def _follow(self) -> None:
-        source, failures = self._pushed, 0
-        while True:
-            try:
-                async with aclosing(source()) as states:
-                    async for state in states:
-                        self._publish(state, failed=False)
-                        failures = 0
-                delay = self._interval
-            except UnsupportedByServer:
-                source, delay = self._polled, 0.0
-            except ZapError as error:
-                failures += 1
-                self._publish_failure(error, Rpcs.stream_status.name)
-                delay = self._backoff(failures)
-                if isinstance(error, RemoteError):
-                    delay = max(delay, self._interval)
-                elif isinstance(error, TransportError):
-                    source = self._pushed  # what comes back may be another server
-            except Exception:
-                # A defect, and a feed that quietly ended would leave its readers without a word.
-                logger.exception("the status stream failed in the gateway")
-                failures += 1
-                delay = self._backoff(failures)
-            await asyncio.sleep(delay)
+    def _tell_restart(self, change: Change | None) -> None:
+        if change is not None:
+            self._tell(change)
 
-    def _backoff(self, failures: int) -> float:
-        return backoff_delay(self._upstream.pool.limits, failures, secrets.randbelow(100) / 100)
-
-    async def _pushed(self) -> AsyncGenerator[bytes, None]:
-        """The server's own stream, on a connection of its own."""
-        method = Rpcs.stream_status
-        request = method.request(push_interval=int(self._interval * _NANOSECONDS))
-        patience = self._interval + _PATIENCE
-        async with aclosing(
-            self._upstream.pool.bodies(method, method.encode_request(request))
-        ) as bodies:
-            while True:
-                try:
-                    async with asyncio.timeout(patience):
-                        body = await anext(bodies, None)
-                except TimeoutError as error:
-                    raise DeadlineExceeded(f"the stream was silent for {patience:g} s") from error
-                if body is None:
-                    return
-                yield self._upstream.render(method, body)
-
-    async def _polled(self) -> AsyncGenerator[bytes, None]:
-        """Status, again and again."""
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        while True:
-            yield await self._upstream.call(Rpcs.status)
-            due = max(due + self._interval, loop.time())
-            await asyncio.sleep(due - loop.time())
+    def _tell_unobserved(self) -> None:
+        """While nobody read, what came and went was seen by nobody."""
+        if self._unobserved:
+            self._unobserved = False
+            detail = "nobody read for a while: what follows is what that time changed on the whole"
+            self._tell(Change("gap", detail=detail))
 
 
-class Reader:
-    """One reader's place in the feed: at most one state per interval, failures at once."""
+class _ServerPid:
+    """Which process the server is, by what it answers to Ping and by what its states tell."""
 
-    def __init__(self, feed: StatusFeed, interval: float, is_allowed: Callable[[], bool]) -> None:
-        self._feed = feed
-        self._interval = interval
-        self.is_allowed = is_allowed
-        self._loop = asyncio.get_running_loop()
-        self._due = self._loop.time()
-        self._seen = 0
+    def __init__(self) -> None:
+        self._pinged = 0
+        self._told = 0
 
-    async def events(
-        self, *, changes: bool, keep_alive: float
-    ) -> AsyncGenerator[Event | None, None]:
-        """Events as they are due; None after ``keep_alive`` seconds without one.
+    @property
+    def known(self) -> int:
+        """0 where it is not known."""
+        return self._told or self._pinged
 
-        Args:
-            changes: leave out a state that equals the one before.
-            keep_alive: seconds.
-        """
-        last: bytes | None = None
-        silent_until = self._loop.time() + keep_alive
-        while self._goes_on():
-            event = await self._next(silent_until)
-            if event is None and not self._goes_on():
-                return
-            if event is not None and changes and event.data == last:
-                continue
-            if event is not None:
-                last = event.data
-            yield event
-            silent_until = self._loop.time() + keep_alive
+    def pinged(self, pid: int) -> Change | None:
+        """Ping was answered; what that shows."""
+        before, self._pinged = self._pinged, pid or self._pinged
+        if not before or not pid or before == pid:
+            return None
+        known, self._told = self._told or before, 0
+        return restarted(known, pid)
 
-    def _goes_on(self) -> bool:
-        return not self._feed.is_closed() and self.is_allowed()
-
-    async def _next(self, until: float) -> Event | None:
-        while self._goes_on():
-            now = self._loop.time()
-            event, wake = self._feed.latest, until
-            if event is not None and event.sequence > self._seen:
-                if event.failed or now >= self._due:
-                    return self._take(event, now)
-                wake = min(until, self._due)
-            if now >= until:
-                return None
-            await self._feed.arrived(wake - now)
-        return None
-
-    def _take(self, event: Event, now: float) -> Event:
-        self._seen = event.sequence
-        if not event.failed:
-            self._due = max(self._due + self._interval, now)
-        return event
+    def told(self, pid: int) -> Change | None:
+        """A state told the process id; what that shows."""
+        before, self._told = self._told, pid or self._told
+        if not before or not pid or before == pid:
+            return None
+        return restarted(before, pid)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
+from typing import TypeVar
 
 from gateway import schema
 from gateway.context import RequestContext
@@ -16,6 +18,8 @@ from zapcore.methods import Method
 from zapcore.pool import ConnectionPool
 
 _LARGEST_KEPT = 64 * 1024
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +79,31 @@ class Upstream:
         context: RequestContext | None = None,
     ) -> bytes:
         """As :meth:`call`, for a request that is encoded already."""
+        return await self._traced(method, payload, timeout, context, self.render)
+
+    async def read(
+        self,
+        method: Method[Message, Message],
+        read: Callable[[Method[Message, Message], bytes], _T],
+        timeout: float | None = None,
+    ) -> _T:
+        """As :meth:`call`, for an RPC that asks nothing; what ``read`` makes of its answer."""
+        return await self._traced(method, method.encode_request(), timeout, None, read)
+
+    async def _traced(
+        self,
+        method: Method[Message, Message],
+        payload: bytes,
+        timeout: float | None,
+        context: RequestContext | None,
+        read: Callable[[Method[Message, Message], bytes], _T],
+    ) -> _T:
         if timeout is None:
             timeout = self.times.reading if method.read_only else self.times.changing
         if self._tracing is not None:
             with self._tracing.call(method, self.pool.address, context):
-                return await self._exchange(method, payload, timeout, context)
-        return await self._exchange(method, payload, timeout, context)
+                return await self._exchange(method, payload, timeout, context, read)
+        return await self._exchange(method, payload, timeout, context, read)
 
     async def _exchange(
         self,
@@ -88,12 +111,13 @@ class Upstream:
         payload: bytes,
         timeout: float,
         context: RequestContext | None,
-    ) -> bytes:
+        read: Callable[[Method[Message, Message], bytes], _T],
+    ) -> _T:
         started = perf_counter()
         outcome = "cancelled"
         try:
             body = await self.pool.exchange(method, payload, timeout=timeout)
-            answer = self.render(method, body)
+            answer = read(method, body)
             outcome = "ok"
         except ZapError as error:
             outcome = kind_of(error).code

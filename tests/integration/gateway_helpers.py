@@ -262,7 +262,7 @@ class SseEvent:
     @property
     def epoch(self) -> str:
         """What the ids of one process have in common."""
-        return self.id.rpartition("-")[0]
+        return self.id.partition("-")[0]
 
 
 @dataclass

@@ -336,8 +336,9 @@ async def walk(client: httpx.AsyncClient) -> None:
         await client.get(path)
     for path in ("/v1/health", "/v1/health/wait?timeout=30s", "/v1/status", "/v1/snapshots"):
         await client.get(path)
-    async with client.stream("GET", "/v1/status/stream"):
-        pass
+    for path in ("/v1/status/stream", "/v1/events/stream"):
+        async with client.stream("GET", path):
+            pass
     await client.post("/v1/stream-tickets")
     await client.post("/v1/nodes", json={"name": "extra"})
     await client.get("/v1/nodes")

@@ -13,8 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway import streams
-from gateway.routes import status_stream
+from gateway import following, streams
 from tests.integration.gateway_helpers import (
     Backend,
     Watched,
@@ -139,7 +138,7 @@ async def test_an_interval_is_read_in_every_form():
         for text in forms:
             async with sse(running.client, interval=text) as reader:
                 await reader.next()
-            await eventually(lambda: running.gateway.feed.latest is None)
+            await eventually(lambda: running.gateway.feed.newest is None)
         async with sse(running.client) as reader:
             await reader.next()
     assert backend.intervals == pytest.approx([*forms.values(), 1])
@@ -167,13 +166,13 @@ async def test_changes_alone_are_sent_when_only_they_are_asked_for():
     ):
         first = await reader.next()
         feed = running.gateway.feed
-        await eventually(lambda: feed.latest.sequence >= first.sequence + 4)
+        await eventually(lambda: feed.newest.sequence >= first.sequence + 4)
         backend.say("second")
         second = await reader.next()
         assert (text_of(first), text_of(second)) == ("first", "second")
         assert second.sequence >= first.sequence + 4, "what was the same was not sent"
         at = second.sequence
-        await eventually(lambda: feed.latest.sequence >= at + 3)
+        await eventually(lambda: feed.newest.sequence >= at + 3)
         backend.say("third")
         assert text_of(await reader.next()) == "third"
 
@@ -189,7 +188,7 @@ async def test_a_change_of_the_cluster_is_one_event():
         event = await reader.next()
         assert event.data["clusterInfo"]["nodeInfos"]["node1"]["paused"]
         await running.client.delete("/v1/cluster")
-        assert (await reader.next()).data["clusterInfo"]["healthy"] is False
+        assert (await reader.next()).data == {"clusterInfo": None}
 
 
 async def test_ndjson_where_it_is_asked_for():
@@ -214,7 +213,7 @@ async def test_ndjson_where_it_is_asked_for():
 
 
 async def test_silence_is_broken_by_comments(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(status_stream, "KEEP_ALIVE", 0.02)
+    monkeypatch.setattr(streams, "KEEP_ALIVE", 0.02)
     backend = Pushing("first")
     async with (
         serving(backend) as server,
@@ -233,7 +232,7 @@ async def test_silence_is_broken_also_while_states_come_that_are_not_told(
     monkeypatch: pytest.MonkeyPatch,
 ):
     """The server pushes ten times a second, nothing changes, and the reader still hears of us."""
-    monkeypatch.setattr(status_stream, "KEEP_ALIVE", 0.25)
+    monkeypatch.setattr(streams, "KEEP_ALIVE", 0.25)
     async with (
         serving(Pushing("same")) as server,
         running_gateway(server) as running,
@@ -247,7 +246,7 @@ async def test_silence_is_broken_also_while_states_come_that_are_not_told(
 
 
 async def test_ndjson_has_no_comments(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(status_stream, "KEEP_ALIVE", 0.01)
+    monkeypatch.setattr(streams, "KEEP_ALIVE", 0.01)
     async with (
         serving(Pushing()) as server,
         running_gateway(server) as running,
@@ -344,7 +343,7 @@ async def test_a_server_without_streams_is_polled():
 
 
 async def test_a_polled_server_without_a_cluster():
-    """`not bootstrapped` is an event; the first state after it another."""
+    """As where the server pushes: no cluster is a state like any other."""
     inner = Backend(status=answers(NotBootstrapped("not bootstrapped")))
 
     async def status(request: m.StatusRequest) -> m.StatusResponse:
@@ -356,9 +355,7 @@ async def test_a_polled_server_without_a_cluster():
         running_gateway(server) as running,
         sse(running.client, interval="100ms", changes="true") as reader,
     ):
-        error = await reader.next()
-        assert error.type == "error"
-        assert (error.data["status"], error.data["code"]) == (409, "not_bootstrapped")
+        assert (await reader.next()).data == {"clusterInfo": None}
         inner.status = answers(m.StatusResponse(m.ClusterInfo(root_data_dir="started")))
         assert text_of(await reader.next()) == "started"
 
@@ -410,7 +407,7 @@ async def test_a_stream_that_fails_in_the_server_goes_on_later():
 
 async def test_a_stream_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch):
     """As a server that hangs does; the connection alone would not tell."""
-    monkeypatch.setattr(streams, "_PATIENCE", 0.05)
+    monkeypatch.setattr(following, "_PATIENCE", 0.05)
 
     class Hanging(Pushing):
         async def stream_status(self, request: m.StreamStatusRequest) -> Any:
@@ -439,7 +436,7 @@ async def test_garbage_in_the_stream_is_an_error_and_the_stream_goes_on():
                 await peer.send(pong(request))
                 continue
             asked.append(peer)
-            good = m.StreamStatusResponse(m.ClusterInfo(root_data_dir="good"))
+            good = m.StreamStatusResponse(m.ClusterInfo(root_data_dir="good", healthy=True))
             await peer.answer(request, b"\x01\x02" if len(asked) == 1 else good)
 
     async with (
@@ -498,7 +495,7 @@ async def test_the_upstream_keeps_the_pace_of_the_fastest_reader():
                 assert backend.intervals[-1] == pytest.approx(0.1)
                 assert watched.streams == 1
             await eventually(lambda: backend.intervals[-1] == 3600)
-            assert running.gateway.feed.latest is not None
+            assert running.gateway.feed.newest is not None
         await eventually(lambda: watched.streams == 0)
 
 
@@ -532,9 +529,9 @@ async def test_readers_see_what_they_asked_for_each():
         backend.say("second")
         assert text_of(await changed.next()) == "second"
         assert text_of(await every.until(lambda event: text_of(event) != "first")) == "second"
-        last = running.gateway.feed.latest.sequence
+        last = running.gateway.feed.newest.sequence
         silent = asyncio.create_task(once.next())
-        await eventually(lambda: running.gateway.feed.latest.sequence > last + 2)
+        await eventually(lambda: running.gateway.feed.newest.sequence > last + 2)
         assert not silent.done()
         silent.cancel()
         await asyncio.gather(silent, return_exceptions=True)
@@ -552,7 +549,7 @@ async def test_a_reader_too_many_is_refused():
             is_problem(response, 503, "overloaded", "StreamStatus")
             assert (await running.client.get("/v1/status")).status_code == 200
         feed = running.gateway.feed
-        await eventually(lambda: not feed._intervals)
+        await eventually(lambda: not feed.readers)
         async with sse(running.client) as reader:
             await reader.next()
 
@@ -601,8 +598,8 @@ async def test_a_slow_reader_costs_nothing_and_gets_the_newest_state():
             b"GET /v1/status/stream?interval=0.1 HTTP/1.1\r\nHost: localhost\r\n"
             b"Accept: application/x-ndjson\r\nConnection: close\r\n\r\n"
         )
-        await eventually(lambda: feed.latest and feed.latest.sequence >= 40)
-        newest = feed.latest.sequence
+        await eventually(lambda: feed.newest and feed.newest.sequence >= 40)
+        newest = feed.newest.sequence
 
         seen: list[int] = []
         tail = b""
@@ -618,7 +615,7 @@ async def test_a_slow_reader_costs_nothing_and_gets_the_newest_state():
         assert max(gaps) > 10, "what piled up meanwhile was left out"
         assert len(seen) < 20
         writer.transport.abort()
-        await eventually(lambda: not feed._intervals)
+        await eventually(lambda: not feed.readers)
         await eventually(lambda: server.connections == POOL)
 
 
@@ -631,7 +628,7 @@ async def test_a_reader_that_vanishes_ends_the_upstream_stream():
         writer.transport.abort()
         await eventually(lambda: watched.streams == 0)
         await eventually(lambda: server.connections == POOL)
-        assert running.gateway.feed.latest is None
+        assert running.gateway.feed.newest is None
         status = (await running.client.get("/v1/status")).json()
         assert status["clusterInfo"]
 
@@ -666,7 +663,7 @@ async def test_streams_end_cleanly_when_the_gateway_stops(accept: str):
         ) as response:
             async with aclosing(response.aiter_bytes()) as pieces:
                 await soon(anext(pieces))
-                await eventually(lambda: running.gateway.feed.latest)
+                await eventually(lambda: running.gateway.feed.newest)
                 running.tell_to_stop()
                 async with asyncio.timeout(HANG):
                     async for _ in pieces:
@@ -707,7 +704,7 @@ async def test_a_reader_that_reads_nothing_does_not_keep_the_gateway_from_stoppi
         _, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=2**14)
         writer.write(b"GET /v1/status/stream?interval=0.1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         feed = running.gateway.feed
-        await eventually(lambda: feed.latest and feed.latest.sequence >= 3)
+        await eventually(lambda: feed.newest and feed.newest.sequence >= 3)
         running.tell_to_stop()
         await soon(running.serving)
         writer.transport.abort()

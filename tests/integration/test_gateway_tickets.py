@@ -16,7 +16,8 @@ import pytest
 import pytest_asyncio
 
 from gateway.auth import OPEN_PATHS, digest_of, new_token, token_line
-from gateway.routes import status_stream
+from gateway.routes.streams import STREAM_PATHS
+from gateway import streams
 from gateway.tickets import LIFETIME
 from tests.integration.gateway_helpers import (
     Command,
@@ -116,7 +117,7 @@ def filled(path: str) -> str:
 OTHERS = [
     (verb, filled(path))
     for verb, path in sorted(operations())
-    if path not in OPEN_PATHS and (verb, path) != ("GET", STREAM)
+    if path not in OPEN_PATHS and path not in STREAM_PATHS
 ]
 
 
@@ -335,7 +336,7 @@ async def test_streams_end_with_their_token_and_others_go_on(tmp_path: Path, sim
 async def test_a_stream_that_has_nothing_to_say_ends_with_its_token_at_once(
     tmp_path: Path, netrunner: Watched, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(status_stream, "KEEP_ALIVE", 3600)
+    monkeypatch.setattr(streams, "KEEP_ALIVE", 3600)
     tokens = tmp_path / "tokens"
     tokens.write_text(token_line("rita", "read", READER))
     async with serving(netrunner) as server, running_gateway(server, tokens=tokens) as running:

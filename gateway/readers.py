@@ -1,0 +1,370 @@
+"""Readers: what one client of a stream is told, and when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Annotated, Literal, Protocol
+
+from pydantic import BaseModel, Field
+
+from gateway import streams
+from gateway.changes import Change
+from gateway.errors import Problem, render
+from gateway.journal import Item, Position, event_item, parse_position
+from gateway.streams import StatusFeed
+
+_MOST_AT_ONCE = 64 * 1024
+"""Bytes of events after which the rest waits until they are taken."""
+
+_RECONNECT_MILLISECONDS = 1000
+_EARLY = 0.1
+"""Part of its interval by which a state may come early: upstream keeps no better time."""
+
+
+class Restart(BaseModel):
+    """Another process answers than the one that the reader heard last."""
+
+    of: Annotated[Literal["gateway", "server"], Field(description="Which of the two it is.")]
+    before: Annotated[str, Field(description="The process before, as in ids.")]
+    after: Annotated[str, Field(description="The process now.")]
+
+
+class Form(Protocol):
+    """How a stream is written."""
+
+    keep_alive: bytes
+
+    def opening(self, position: Position | None) -> bytes:
+        """What it begins with; the position to come back to, where there is one already."""
+
+    def item(self, item: Item, *, main: bool) -> bytes:
+        """One item; ``main`` for the kind that this stream is of."""
+
+    def notice(self, kind: str, data: bytes) -> bytes:
+        """A word about the stream itself, which has no place in it."""
+
+
+class ServerSentEvents:
+    """text/event-stream."""
+
+    keep_alive = b": keep-alive\n\n"
+
+    def opening(self, position: Position | None) -> bytes:
+        """See Form."""
+        return (
+            b"retry: 1000\n" + (b"" if position is None else f"id: {position}\n".encode()) + b"\n"
+        )
+
+    def item(self, item: Item, *, main: bool) -> bytes:
+        """See Form."""
+        del main
+        return item.sse
+
+    def notice(self, kind: str, data: bytes) -> bytes:
+        """See Form."""
+        return f"event: {kind}\ndata: ".encode() + data + b"\n\n"
+
+
+class Lines:
+    """application/x-ndjson."""
+
+    keep_alive = b""
+
+    def opening(self, position: Position | None) -> bytes:
+        """See Form."""
+        del position
+        return b""
+
+    def item(self, item: Item, *, main: bool) -> bytes:
+        """See Form."""
+        return item.line if main else item.wrapped_line
+
+    def notice(self, kind: str, data: bytes) -> bytes:
+        """See Form."""
+        return f'{{"{kind}":'.encode() + data + b"}\n"
+
+
+class Reader:
+    """One client of the feed.
+
+    It pulls: :meth:`take` gives what is due, and :meth:`wait` returns when there may be more.
+
+    Args:
+        feed: what it reads.
+        form: how it is written.
+        interval: seconds between two states.
+        last_id: where the client comes back to; empty where it comes first.
+        is_allowed: whether it may still read.
+    """
+
+    def __init__(
+        self,
+        feed: StatusFeed,
+        form: Form,
+        interval: float,
+        last_id: str,
+        is_allowed: Callable[[], bool],
+    ) -> None:
+        self.interval = interval
+        self.is_allowed = is_allowed
+        self.gone = False
+        """Whether the client is not there any more."""
+        self._feed = feed
+        self._form = form
+        self._came_back = bool(last_id)
+        self._last = _given_out(parse_position(last_id), feed)
+        self._loop = asyncio.get_running_loop()
+        self._silent_since = self._loop.time()
+        self._waiting: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def opening(self) -> bytes:
+        """What the stream begins with."""
+        return self._form.opening(None)
+
+    def farewell(self, problem: Problem) -> bytes:
+        """What the stream ends with."""
+        return self._form.notice("end", render(problem))
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is anybody to tell anything."""
+        return not self.gone and not self._feed.is_closed() and self.is_allowed()
+
+    def take(self) -> bytes:
+        """What is due now; empty for nothing."""
+        now = self._loop.time()
+        data = b"".join(self._due(now))
+        if not data and self._is_silent(now):
+            data = self._form.keep_alive
+            self._silent_since = now
+        elif data:
+            self._silent_since = now
+        return data
+
+    async def wait(self) -> None:
+        """Wait until something may be due."""
+        self._waiting = self._loop.create_future()
+        self._arm(self._due_in(self._loop.time()))
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def poke(self) -> None:
+        """Let :meth:`wait` return."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def notice(self, now: float) -> None:
+        """See Listener."""
+        if self._waiting is None:
+            return  # it is at it, and looks again by itself
+        wait = self._due_in(now)
+        if wait == 0 or self._is_silent(now):
+            self.poke()
+        else:
+            self._arm(wait)
+
+    def leave(self) -> None:
+        """The client is gone."""
+        self.gone = True
+        self.poke()
+
+    def _is_silent(self, now: float) -> bool:
+        # The feed looks four times in that time: once more would be too late.
+        return now - self._silent_since >= streams.KEEP_ALIVE * 0.75
+
+    def _arm(self, wait: float | None) -> None:
+        if wait is not None and self._timer is None:
+            self._timer = self._loop.call_later(wait, self.poke)
+
+    def _due(self, now: float) -> Iterator[bytes]:
+        """What is due, and is told by that."""
+        raise NotImplementedError
+
+    def _due_in(self, now: float) -> float | None:
+        """Seconds until something is due; None where nothing is yet."""
+        raise NotImplementedError
+
+
+def _given_out(position: Position | None, feed: StatusFeed) -> Position | None:
+    """The position, unless this very process never gave it out."""
+    if position is None or position.epoch != feed.epoch:
+        return position
+    return position if position.sequence <= feed.position.sequence else None
+
+
+class _States:
+    """The states that one reader was told, and is to be told next.
+
+    Args:
+        feed: where they come from.
+        interval: seconds between two.
+        changes: whether to leave out a state that equals the one before.
+        last: where the reader comes back to.
+    """
+
+    def __init__(
+        self, feed: StatusFeed, interval: float, changes: bool, last: Position | None
+    ) -> None:
+        self._feed = feed
+        self._interval = interval
+        self._changes = changes
+        self._heard = last
+        self._seen = last.sequence if last is not None and last.epoch == feed.epoch else 0
+        self._told: bytes | None = None
+        self._due_at = asyncio.get_running_loop().time()
+
+    def due_in(self, now: float) -> float | None:
+        """Seconds until the next; None where there is none yet."""
+        item = self._feed.newest
+        if item is None or item.sequence <= self._seen or self._is_known(item):
+            return None
+        if item.type == "error":
+            return 0.0
+        early = _EARLY * self._interval
+        return max(0.0, self._due_at - early - now)
+
+    def due(self, form: Form, now: float, *, main: bool) -> Iterator[bytes]:
+        """The next, if it is due, behind word of another process that tells it."""
+        item = self._feed.newest
+        if item is None or self.due_in(now) != 0:
+            return
+        heard, self._heard = self._heard, item.position
+        if heard is not None:
+            yield from _restarts(form, heard, item.position)
+        self._seen, self._told = item.sequence, item.data
+        if item.type != "error":
+            self._due_at = max(self._due_at + self._interval, now)
+        yield form.item(item, main=main and item.type != "error")
+
+    def _is_known(self, item: Item) -> bool:
+        if not self._changes:
+            return False
+        if self._told is None:
+            return self._feed.content_since <= self._seen
+        return item.data == self._told
+
+
+def _restarts(form: Form, heard: Position, position: Position) -> Iterator[bytes]:
+    """Word of processes that are not those that the reader heard last."""
+    found = []
+    if heard.epoch != position.epoch:
+        found.append(Restart(of="gateway", before=heard.epoch, after=position.epoch))
+    if heard.pid and position.pid and heard.pid != position.pid:
+        found.append(Restart(of="server", before=str(heard.pid), after=str(position.pid)))
+    for restart in found:
+        yield form.notice("restart", restart.model_dump_json().encode())
+
+
+class StatusReader(Reader):
+    """Reads states. See :class:`Reader`.
+
+    Args:
+        changes: whether to leave out a state that equals the one before.
+    """
+
+    def __init__(
+        self,
+        feed: StatusFeed,
+        form: Form,
+        interval: float,
+        last_id: str,
+        is_allowed: Callable[[], bool],
+        *,
+        changes: bool,
+    ) -> None:
+        super().__init__(feed, form, interval, last_id, is_allowed)
+        self._states = _States(feed, interval, changes, self._last)
+
+    def _due(self, now: float) -> Iterator[bytes]:
+        yield from self._states.due(self._form, now, main=True)
+
+    def _due_in(self, now: float) -> float | None:
+        return self._states.due_in(now)
+
+
+class EventReader(Reader):
+    """Reads events, and states in between where it asks for them. See :class:`Reader`.
+
+    Args:
+        types: the types of events to tell; None for all.
+        status: whether to tell states too.
+    """
+
+    def __init__(
+        self,
+        feed: StatusFeed,
+        form: Form,
+        interval: float,
+        last_id: str,
+        is_allowed: Callable[[], bool],
+        *,
+        types: frozenset[str] | None,
+        status: bool,
+    ) -> None:
+        super().__init__(feed, form, interval, last_id, is_allowed)
+        self._types = types
+        self._states = _States(feed, interval, False, self._last) if status else None
+        self._missed: str | None = None
+        self._cursor = self._beginning()
+
+    def opening(self) -> bytes:
+        """What the stream begins with: whence to come back, should nothing happen at all."""
+        if self._cursor is None:
+            return self._form.opening(None)
+        return self._form.opening(self._feed.position._replace(sequence=self._cursor))
+
+    def _beginning(self) -> int | None:
+        """The number behind which it reads on; None until the feed has a first state."""
+        feed = self._feed
+        if not self._came_back:
+            return None if feed.baseline is None else feed.position.sequence
+        if self._last is None:
+            self._missed = "the id to come back to is not one of this gateway's"
+        elif self._last.epoch != feed.epoch:
+            self._missed = "another process of the gateway answers than the one before"
+        else:
+            return self._last.sequence
+        return feed.journal.dropped
+
+    def _due(self, now: float) -> Iterator[bytes]:
+        if self._cursor is None:
+            self._cursor = self._feed.baseline
+        if self._cursor is not None:
+            yield from self._events(self._cursor)
+        if self._states is not None and self._cursor is not None:
+            yield from self._states.due(self._form, now, main=False)
+
+    def _events(self, cursor: int) -> Iterator[bytes]:
+        journal = self._feed.journal
+        if cursor < journal.dropped:
+            cursor = journal.dropped
+            self._missed = "so much happened since that the gateway does not keep all of it"
+        if self._missed is not None:
+            gap = Change("gap", detail=f"{self._missed}: some events are not to be had")
+            place = self._feed.position._replace(sequence=cursor)
+            self._missed = None
+            yield self._form.item(event_item(place, gap), main=True)
+        size = 0
+        for item in journal.since(cursor):
+            if size > _MOST_AT_ONCE:
+                break
+            cursor = item.sequence
+            if self._types is None or item.type in self._types or item.type == "gap":
+                size += len(item.data)
+                yield self._form.item(item, main=True)
+        self._cursor = cursor
+
+    def _due_in(self, now: float) -> float | None:
+        cursor = self._feed.baseline if self._cursor is None else self._cursor
+        if cursor is None:
+            return None
+        if self._missed is not None or self._feed.journal.last > cursor:
+            return 0.0
+        return None if self._states is None else self._states.due_in(now)

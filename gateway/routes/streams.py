@@ -1,0 +1,316 @@
+"""The live streams: the cluster's state, and what changed, as Server-Sent Events or NDJSON."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, Query, Request
+from pydantic import AfterValidator, WithJsonSchema
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gateway import schema
+from gateway.changes import EVENT_TYPES
+from gateway.errors import INVALID, OVERLOADED, STOPPING, UNAUTHENTICATED, Problem, problem
+from gateway.readers import EventReader, Form, Lines, Reader, ServerSentEvents, StatusReader
+from gateway.routes.documents import (
+    ALWAYS,
+    description_of,
+    problem_responses,
+    zap_extension,
+)
+from gateway.routes.parameters import DURATION_SCHEMA, duration, duration_query
+from gateway.routes.rpc import belongs_to
+from gateway.routes.services import context_of, grant_of, services_of
+from gateway.routes.table import CLUSTER, operation_id, place_of
+from gateway.streams import LONGEST_INTERVAL, SHORTEST_INTERVAL, StatusFeed
+from zapcore.methods import Rpcs
+
+SSE = "text/event-stream"
+NDJSON = "application/x-ndjson"
+EVENTS_PATH = "/v1/events/stream"
+STREAM_PATHS = frozenset({place_of(Rpcs.stream_status).path, EVENTS_PATH})
+TICKET_PARAMETER = "ticket"
+PROMPT = "zap_gateway.prompt"
+"""The ASGI extension of a server that can be asked to keep as little as it can unsent."""
+
+_DEFAULT_INTERVAL = 1.0
+_FLUSH = {"type": "http.response.body", "body": b"", "more_body": True}
+
+
+# What a request may ask for.
+
+_Interval = Annotated[
+    float | None,
+    duration(SHORTEST_INTERVAL, LONGEST_INTERVAL),
+    DURATION_SCHEMA,
+    duration_query(
+        "Time between two states, one second where absent.",
+        SHORTEST_INTERVAL,
+        LONGEST_INTERVAL,
+        "1s",
+    ),
+]
+_Changes = Annotated[bool, Query(description="Only send a state that differs from the last one.")]
+_Status = Annotated[bool, Query(description="Send states too, as the status stream does.")]
+_Ticket = Annotated[
+    str | None,
+    Query(description="Instead of a token; see POST /v1/stream-tickets.", max_length=256),
+]
+_LastEventId = Annotated[
+    str | None,
+    Header(
+        alias="Last-Event-ID",
+        description="The id of the last event that was read, to go on behind it.",
+        examples=["5f0c91d2-4242-17"],
+    ),
+]
+
+
+def _known_types(text: str) -> str:
+    unknown = [name for name in text.split(",") if name not in EVENT_TYPES]
+    if unknown:
+        raise ValueError(f"knows no {unknown[0][:50]!r}; there are {', '.join(EVENT_TYPES)}")
+    return text
+
+
+_ONE_TYPE = "|".join(name.replace(".", r"\.") for name in EVENT_TYPES)
+_Types = Annotated[
+    Annotated[
+        str,
+        AfterValidator(_known_types),
+        WithJsonSchema({"type": "string", "pattern": rf"^({_ONE_TYPE})(,({_ONE_TYPE}))*$"}),
+    ]
+    | None,
+    Query(
+        description="Types of events to send, separated by commas; all where absent.",
+        examples=["node.paused,node.resumed"],
+    ),
+]
+
+
+# The answer.
+
+
+class _LiveStream(Response):
+    """A streamed answer. FastAPI only checks the request; then the gateway goes on with it."""
+
+    def __init__(self, request: Request, feed: StatusFeed, reader: Reader, media_type: str) -> None:
+        super().__init__(media_type=media_type)
+        del self.headers["content-length"]
+        self._context = context_of(request)
+        self._feed = feed
+        self._reader = reader
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Say nothing yet."""
+        del scope, receive, send
+        self._context.continuation = self._stream
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream while the client reads.
+
+        Raises:
+            Overloaded: there is no place; nothing was said yet.
+        """
+        if (be_prompt := scope.get("extensions", {}).get(PROMPT)) is not None:
+            be_prompt()
+        with self._feed.reading(self._reader):
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            watching = asyncio.get_running_loop().create_task(_watch(receive, self._reader))
+            try:
+                await self._tell(send)
+            finally:
+                watching.cancel()
+                await asyncio.wait((watching,))
+
+    async def _tell(self, send: Send) -> None:
+        reader = self._reader
+        data = reader.opening()
+        while reader.goes_on:
+            if data:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+                # Only now, when the client took that, is it seen what is newest.
+                await send(_FLUSH)
+            else:
+                await reader.wait()
+            data = reader.take()
+        if not reader.gone:
+            end = reader.farewell(self._reason())
+            await send({"type": "http.response.body", "body": end, "more_body": False})
+
+    def _reason(self) -> Problem:
+        """Why the stream ends."""
+        if self._reader.is_allowed():
+            kind, detail = STOPPING, "open the stream again: another process takes it"
+        else:
+            kind, detail = UNAUTHENTICATED, "the token was taken away"
+        return problem(kind, detail, request_id=self._context.request_id)
+
+
+async def _watch(receive: Receive, reader: Reader) -> None:
+    """See the client leave."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    reader.leave()
+
+
+def _answer(
+    request: Request, make: Callable[[StatusFeed, Form, Callable[[], bool]], Reader]
+) -> Response:
+    """Begin a stream, in the form that the request asks for."""
+    services, context, grant = services_of(request), context_of(request), grant_of(request)
+    context.rpc, context.outcome = Rpcs.stream_status.name, "ok"
+    as_lines = NDJSON in request.headers.get("accept", "")
+    reader = make(
+        services.feed,
+        Lines() if as_lines else ServerSentEvents(),
+        lambda: services.access.stands(grant),
+    )
+    return _LiveStream(request, services.feed, reader, NDJSON if as_lines else SSE)
+
+
+async def _stream_status(
+    request: Request,
+    interval: _Interval = None,
+    changes: _Changes = False,
+    ticket: _Ticket = None,
+    last_event_id: _LastEventId = None,
+) -> Response:
+    del ticket  # it was looked at where tokens are
+    return _answer(
+        request,
+        lambda feed, form, is_allowed: StatusReader(
+            feed,
+            form,
+            interval or _DEFAULT_INTERVAL,
+            last_event_id or "",
+            is_allowed,
+            changes=changes,
+        ),
+    )
+
+
+async def _stream_events(
+    request: Request,
+    types: _Types = None,
+    interval: _Interval = None,
+    status: _Status = False,
+    ticket: _Ticket = None,
+    last_event_id: _LastEventId = None,
+) -> Response:
+    del ticket
+    return _answer(
+        request,
+        lambda feed, form, is_allowed: EventReader(
+            feed,
+            form,
+            interval or _DEFAULT_INTERVAL,
+            last_event_id or "",
+            is_allowed,
+            types=None if types is None else frozenset(types.split(",")),
+            status=status,
+        ),
+    )
+
+
+# The documents.
+
+
+def _event(
+    kinds: tuple[str, ...], payload: str, description: str, *, numbered: bool
+) -> dict[str, Any]:
+    """One event as its fields: that is how tools read the schema of a stream of events."""
+    data = {"$ref": f"#/components/schemas/{payload}"}
+    fields: dict[str, Any] = {
+        "event": {"type": "string", "enum": list(kinds), "description": "The type of the event."},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": data,
+            "description": description,
+        },
+    }
+    if numbered:
+        fields["id"] = {"type": "string", "description": "The event's place in the stream."}
+    return {"type": "object", "properties": fields, "required": list(fields)}
+
+
+_STATUS = schema.model_of(Rpcs.stream_status.response).__name__
+_STATUS_EVENTS = (
+    _event(("status",), _STATUS, "The state.", numbered=True),
+    _event(("error",), "Problem", "What went wrong upstream.", numbered=True),
+    _event(("restart",), "Restart", "Another process answers.", numbered=False),
+    _event(("end",), "Problem", "Why the stream ends.", numbered=False),
+)
+
+
+def _stream_response(events: tuple[dict[str, Any], ...], line: str) -> dict[int | str, Any]:
+    schema_of_events = {"description": "One event of the stream.", "anyOf": list(events)}
+    return {
+        200: {
+            "description": "The stream.",
+            "content": {
+                SSE: {"schema": schema_of_events},
+                NDJSON: {"schema": {"$ref": f"#/components/schemas/{line}"}},
+            },
+        },
+        **problem_responses((*ALWAYS, INVALID, OVERLOADED)),
+    }
+
+
+_COMMON = (
+    " What goes wrong upstream is an event of the type `error` with a problem document, and the"
+    " stream goes on when the server is back. When the gateway stops, or the token is taken away,"
+    " the last event is of the type `end` and says why.\n\n"
+    "All readers share one stream of the server's. With `Last-Event-ID` a reader goes on where it"
+    " was; an id is `PROCESS-PID-NUMBER`: the gateway's process, the netrunner's, and a number"
+    " that grows."
+)
+_SECURITY: dict[str, Any] = {"security": [{}, {"token": []}, {"ticket": []}]}
+
+
+def add_stream_routes(api: FastAPI) -> None:
+    """Add the streams."""
+    method = Rpcs.stream_status
+    place = place_of(method)
+    api.add_api_route(
+        place.path,
+        belongs_to(method, _stream_status),
+        methods=[place.verb],
+        tags=[place.tag],
+        summary=method.summary,
+        description=(
+            "One event of the type `status` at once, then one per interval; `clusterInfo` is null"
+            " while there is no cluster. A server without StreamStatus is polled instead. A reader"
+            " that is slow gets the newest state, not a queue. When another process of the gateway"
+            " or of the netrunner answers than the one that the reader heard last, an event of the"
+            " type `restart` says so first." + _COMMON + "\n\n" + description_of(method)
+        ),
+        operation_id=operation_id(method),
+        response_class=Response,
+        responses=_stream_response(_STATUS_EVENTS, _STATUS),
+        openapi_extra={**zap_extension(method), **_SECURITY},
+    )
+    api.add_api_route(
+        EVENTS_PATH,
+        belongs_to(method, _stream_events),
+        methods=["GET"],
+        tags=[CLUSTER],
+        summary="What changes, as it changes",
+        description=(
+            "One event per change, of the type that it has, made from successive states: one that"
+            " comes and goes between two of them is not seen. Events begin now. With"
+            " `Last-Event-ID` they begin behind that one: the last 1,000 are kept, and an event of"
+            " the type `gap`, which comes whatever `types` says, tells where some are missing."
+            " With `status=true` the events of the status stream come in between." + _COMMON
+        ),
+        operation_id="streamEvents",
+        response_class=Response,
+        responses=_stream_response(
+            (_event(EVENT_TYPES, "Event", "The change.", numbered=True), *_STATUS_EVENTS), "Event"
+        ),
+        openapi_extra={**zap_extension(method), **_SECURITY},
+    )

@@ -6,12 +6,14 @@ Each prints one JSON line when it serves: {"pid": …, "port": …}.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +22,7 @@ import uvicorn
 from gateway import schema
 from gateway.app import Gateway
 from gateway.logs import RequestLog, configure_logging
-from gateway.process import Server, listen, run
+from gateway.process import Server, allow_open_files, listen, run
 from gateway.settings import load_settings
 from zapcore.messages import StatusRequest, StatusResponse
 from zapcore.simulator import SimulatedNetrunner
@@ -63,7 +65,37 @@ def model() -> Any:
     return app
 
 
-APPS = {"bare": bare, "model": model}
+def broadcast() -> Any:
+    """The least that a stream can do: one future per reader, the same bytes for all of them."""
+    state = schema.to_json(status_of_five_nodes())
+    waiting: list[asyncio.Future[bytes]] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def push() -> None:
+        for number in itertools.count(1):
+            stamp = f'"/stamp/{number}/{time.monotonic_ns()}"'.encode()
+            event = b"event: status\ndata: [" + state + b"," + stamp + b"]\n\n"
+            for future in waiting:
+                if not future.done():
+                    future.set_result(event)
+            waiting.clear()
+            await asyncio.sleep(1)
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        loop = asyncio.get_running_loop()
+        if not tasks:
+            tasks.append(loop.create_task(push()))
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        while True:
+            future = loop.create_future()
+            waiting.append(future)
+            await send({"type": "http.response.body", "body": await future, "more_body": True})
+
+    return app
+
+
+APPS = {"bare": bare, "model": model, "broadcast": broadcast}
 
 
 def _stop_with_parent(stop: Callable[[], None]) -> None:
@@ -81,6 +113,7 @@ async def _serve_app(app: Any, listener: socket.socket) -> int:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_graceful_shutdown=1,  # the broadcast's readers never end by themselves
     )
     server = uvicorn.Server(config)
 
@@ -92,10 +125,14 @@ async def _serve_app(app: Any, listener: socket.socket) -> int:
 
 
 async def _serve_gateway(
-    address: str, fingerprint: str, listener: socket.socket, log: RequestLog
+    address: str, fingerprint: str, connections: int, listener: socket.socket, log: RequestLog
 ) -> int:
     """The gateway as it ships: its own server, limits, metrics, and a log line per request."""
-    settings = load_settings({"upstream": address, "drain_grace": 0}, environment=False)
+    given = {"upstream": address, "drain_grace": 0}
+    if connections:
+        given |= {"max_connections": connections, "max_streams": connections}
+    settings = load_settings(given, environment=False)
+    allow_open_files(settings.max_connections)
     gateway = Gateway(settings, Identity.generate(), fingerprint, request_log=log)
     server = Server(gateway, settings)
     await _announced(server, listener, lambda: server.handle_exit(signal.SIGTERM, None))
@@ -118,7 +155,8 @@ def main() -> None:
         with open(os.devnull, "w") as nowhere:
             sys.stderr = nowhere
             log = configure_logging("info", "json")
-            run(_serve_gateway(*arguments, listener, log))
+            address, fingerprint, connections = (*arguments, "0")[:3]
+            run(_serve_gateway(address, fingerprint, int(connections), listener, log))
     else:
         run(_serve_app(APPS[name](), listener))
 

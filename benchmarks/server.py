@@ -1,7 +1,8 @@
 """A netrunner server on the simulation, whose answers to Status can be made to differ.
 
-python -m benchmarks.server [--changing] prints one JSON line with its address and fingerprint.
-With --changing every node of every answer differs from the answer before, which no cluster does.
+python -m benchmarks.server [--changing | --stamped] prints one JSON line with its address and
+fingerprint. With --changing every node of every answer differs from the answer before, which no
+cluster does. With --stamped each state of a stream tells when it was pushed.
 """
 
 from __future__ import annotations
@@ -10,11 +11,18 @@ import asyncio
 import json
 import os
 import sys
+import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from gateway.process import run
 from zapcore import Identity, NetrunnerServer, SimulatedNetrunner
-from zapcore.messages import StatusRequest, StatusResponse
+from zapcore.messages import (
+    StatusRequest,
+    StatusResponse,
+    StreamStatusRequest,
+    StreamStatusResponse,
+)
 
 
 class Changing(SimulatedNetrunner):
@@ -33,6 +41,23 @@ class Changing(SimulatedNetrunner):
         return response
 
 
+class Stamped(SimulatedNetrunner):
+    """In each state of a stream one node's log directory has a number and the time."""
+
+    async def stream_status(
+        self, request: StreamStatusRequest
+    ) -> AsyncIterator[StreamStatusResponse]:
+        """The state, with the stamp."""
+        number = 0
+        async for response in super().stream_status(request):
+            number += 1
+            assert response.cluster_info is not None
+            node = response.cluster_info.node_infos["node1"]
+            stamp = f"/stamp/{number}/{time.monotonic_ns()}"
+            nodes = {**response.cluster_info.node_infos, "node1": replace(node, log_dir=stamp)}
+            yield StreamStatusResponse(replace(response.cluster_info, node_infos=nodes))
+
+
 async def _serve(backend: SimulatedNetrunner) -> int:
     identity = Identity.generate()
     async with NetrunnerServer(backend, identity).serving() as server:
@@ -46,4 +71,6 @@ async def _serve(backend: SimulatedNetrunner) -> int:
 
 
 if __name__ == "__main__":
-    run(_serve(Changing() if "--changing" in sys.argv else SimulatedNetrunner()))
+    kinds = {"--changing": Changing, "--stamped": Stamped}
+    kind = next((kinds[word] for word in sys.argv if word in kinds), SimulatedNetrunner)
+    run(_serve(kind(health_delay=0)))

@@ -205,8 +205,6 @@ class Gateway:
 
     def _finish(self, asked: _Asked) -> None:
         context = asked.context
-        if "route" in asked.scope:
-            context.route = asked.scope["route"].path
         seconds = perf_counter() - context.started
         self.metrics.request_finished(context, seconds)
         self._log.tell(context, seconds)
@@ -267,11 +265,15 @@ class Gateway:
             context.route = context.path
             await self._read(*read, context, send)
             return
-        state = scope.setdefault("state", {})
-        state["context"] = context
-        state["grant"] = grant
-        with self._bodies.counting(receive, context) as receive_counted:
-            await self._api(scope, receive_counted, send)
+        # What FastAPI puts into its scope, streams would keep as long as they last.
+        inner = {**scope, "state": {"context": context, "grant": grant}}
+        try:
+            with self._bodies.counting(receive, context) as receive_counted:
+                await self._api(inner, receive_counted, send)
+        finally:
+            if "route" in inner:
+                context.route = inner["route"].path
+        del inner, receive_counted
         if context.continuation is not None:
             await self._go_on(context.continuation, asked, receive, send)
 

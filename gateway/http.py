@@ -110,6 +110,21 @@ class HttpConnections:
 class _CountingTransport:
     """A transport that counts what is written to it, so that it shows how much a peer takes."""
 
+    __slots__ = (
+        "_write",
+        "abort",
+        "can_write_eof",
+        "close",
+        "get_extra_info",
+        "get_write_buffer_size",
+        "is_closing",
+        "pause_reading",
+        "resume_reading",
+        "set_write_buffer_limits",
+        "write_eof",
+        "written",
+    )
+
     def __init__(self, transport: asyncio.Transport) -> None:
         self.written = 0
         self._write = transport.write
@@ -122,7 +137,6 @@ class _CountingTransport:
         self.get_write_buffer_size = transport.get_write_buffer_size
         self.can_write_eof = transport.can_write_eof
         self.write_eof = transport.write_eof
-
         self.set_write_buffer_limits = transport.set_write_buffer_limits
 
     def write(self, data: bytes) -> None:
@@ -153,6 +167,22 @@ class _Nothing(list[tuple[bytes, bytes]]):
 
 class HttpConnection(HttpToolsProtocol):
     """uvicorn's connection, with bounds."""
+
+    # Thousands of readers have one each, and uvicorn's attributes fill a dictionary as it is.
+    __slots__ = (
+        "_begun",
+        "_behind",
+        "_body_since",
+        "_in_head",
+        "_limits",
+        "_others",
+        "_received",
+        "_refused",
+        "_running",
+        "_taken",
+        "_unsent_since",
+        "head_since",
+    )
 
     def __init__(
         self,
@@ -266,12 +296,16 @@ class HttpConnection(HttpToolsProtocol):
         cycle.scope["extensions"] = cast("Any", {PROMPT: self._be_prompt})
         super()._start_asgi_task(cycle, app)
 
-    def _be_prompt(self) -> None:
-        """Keep little for a client that is slow: by the time it is taken it would be old."""
-        self.transport.set_write_buffer_limits(high=0)
+    def _be_prompt(self) -> Callable[[], int]:
+        """Keep little for a client that is slow: by the time it is taken it would be old.
+
+        Gives a function that tells how many bytes were not taken yet.
+        """
+        self.transport.set_write_buffer_limits(high=1)  # TLS would take 0 for full when empty
         connection = self.transport.get_extra_info("socket")
         if _NOTSENT_LOWAT is not None:
             connection.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _MOST_UNSENT)
+        return self.transport.get_write_buffer_size
 
     def on_response_complete(self) -> None:
         """The answer is whole: the next request, or the wait for one, begins."""

@@ -45,6 +45,8 @@ class Item:
     type: str
     data: bytes
     """JSON."""
+    at: float = 0.0
+    """When it came, by the event loop's clock; 0 for what has its time in itself."""
 
     @property
     def sequence(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from typing import Annotated, Literal, Protocol
 
@@ -19,7 +20,7 @@ _MOST_AT_ONCE = 64 * 1024
 
 _RECONNECT_MILLISECONDS = 1000
 _EARLY = 0.1
-"""Part of its interval by which a state may come early: upstream keeps no better time."""
+"""Part of its interval by which a reader may get a state early, lest it wait for the next."""
 
 
 class Restart(BaseModel):
@@ -117,7 +118,6 @@ class Reader:
         self._loop = asyncio.get_running_loop()
         self._silent_since = self._loop.time()
         self._waiting: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     def opening(self) -> bytes:
         """What the stream begins with."""
@@ -135,7 +135,7 @@ class Reader:
     def take(self) -> bytes:
         """What is due now; empty for nothing."""
         now = self._loop.time()
-        data = b"".join(self._due(now))
+        data = b"".join(self._due())
         if not data and self._is_silent(now):
             data = self._form.keep_alive
             self._silent_since = now
@@ -146,14 +146,10 @@ class Reader:
     async def wait(self) -> None:
         """Wait until something may be due."""
         self._waiting = self._loop.create_future()
-        self._arm(self._due_in(self._loop.time()))
         try:
             await self._waiting
         finally:
             self._waiting = None
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
 
     def poke(self) -> None:
         """Let :meth:`wait` return."""
@@ -162,13 +158,9 @@ class Reader:
 
     def notice(self, now: float) -> None:
         """See Listener."""
-        if self._waiting is None:
-            return  # it is at it, and looks again by itself
-        wait = self._due_in(now)
-        if wait == 0 or self._is_silent(now):
+        # One that is not waiting is at it, and looks again by itself.
+        if self._waiting is not None and (self._is_due() or self._is_silent(now)):
             self.poke()
-        else:
-            self._arm(wait)
 
     def leave(self) -> None:
         """The client is gone."""
@@ -179,16 +171,12 @@ class Reader:
         # The feed looks four times in that time: once more would be too late.
         return now - self._silent_since >= streams.KEEP_ALIVE * 0.75
 
-    def _arm(self, wait: float | None) -> None:
-        if wait is not None and self._timer is None:
-            self._timer = self._loop.call_later(wait, self.poke)
-
-    def _due(self, now: float) -> Iterator[bytes]:
+    def _due(self) -> Iterator[bytes]:
         """What is due, and is told by that."""
         raise NotImplementedError
 
-    def _due_in(self, now: float) -> float | None:
-        """Seconds until something is due; None where nothing is yet."""
+    def _is_due(self) -> bool:
+        """Whether there is anything to tell."""
         raise NotImplementedError
 
 
@@ -218,29 +206,32 @@ class _States:
         self._heard = last
         self._seen = last.sequence if last is not None and last.epoch == feed.epoch else 0
         self._told: bytes | None = None
-        self._due_at = asyncio.get_running_loop().time()
+        self._due_at = -math.inf
 
-    def due_in(self, now: float) -> float | None:
-        """Seconds until the next; None where there is none yet."""
+    def is_due(self) -> bool:
+        """Whether the newest is to be told now."""
         item = self._feed.newest
         if item is None or item.sequence <= self._seen or self._is_known(item):
-            return None
+            return False
         if item.type == "error":
-            return 0.0
-        early = _EARLY * self._interval
-        return max(0.0, self._due_at - early - now)
+            return True
+        # By when it came, not by when this reader did: all get it at the same time. Where the
+        # server keeps this reader's own pace, only one that floods is held back.
+        early = 1.0 if self._interval <= self._feed.interval else _EARLY
+        return item.at >= self._due_at - early * self._interval
 
-    def due(self, form: Form, now: float, *, main: bool) -> Iterator[bytes]:
-        """The next, if it is due, behind word of another process that tells it."""
+    def due(self, form: Form, *, main: bool) -> Iterator[bytes]:
+        """The newest, if it is due, behind word of another process that tells it."""
         item = self._feed.newest
-        if item is None or self.due_in(now) != 0:
+        if item is None or not self.is_due():
             return
         heard, self._heard = self._heard, item.position
         if heard is not None:
             yield from _restarts(form, heard, item.position)
         self._seen, self._told = item.sequence, item.data
         if item.type != "error":
-            self._due_at = max(self._due_at + self._interval, now)
+            kept_pace = item.at - self._due_at <= self._interval
+            self._due_at = (self._due_at if kept_pace else item.at) + self._interval
         yield form.item(item, main=main and item.type != "error")
 
     def _is_known(self, item: Item) -> bool:
@@ -282,11 +273,11 @@ class StatusReader(Reader):
         super().__init__(feed, form, interval, last_id, is_allowed)
         self._states = _States(feed, interval, changes, self._last)
 
-    def _due(self, now: float) -> Iterator[bytes]:
-        yield from self._states.due(self._form, now, main=True)
+    def _due(self) -> Iterator[bytes]:
+        return self._states.due(self._form, main=True)
 
-    def _due_in(self, now: float) -> float | None:
-        return self._states.due_in(now)
+    def _is_due(self) -> bool:
+        return self._states.is_due()
 
 
 class EventReader(Reader):
@@ -333,13 +324,13 @@ class EventReader(Reader):
             return self._last.sequence
         return feed.journal.dropped
 
-    def _due(self, now: float) -> Iterator[bytes]:
+    def _due(self) -> Iterator[bytes]:
         if self._cursor is None:
             self._cursor = self._feed.baseline
         if self._cursor is not None:
             yield from self._events(self._cursor)
         if self._states is not None and self._cursor is not None:
-            yield from self._states.due(self._form, now, main=False)
+            yield from self._states.due(self._form, main=False)
 
     def _events(self, cursor: int) -> Iterator[bytes]:
         journal = self._feed.journal
@@ -361,10 +352,10 @@ class EventReader(Reader):
                 yield self._form.item(item, main=True)
         self._cursor = cursor
 
-    def _due_in(self, now: float) -> float | None:
+    def _is_due(self) -> bool:
         cursor = self._feed.baseline if self._cursor is None else self._cursor
         if cursor is None:
-            return None
+            return False
         if self._missed is not None or self._feed.journal.last > cursor:
-            return 0.0
-        return None if self._states is None else self._states.due_in(now)
+            return True
+        return self._states is not None and self._states.is_due()

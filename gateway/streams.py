@@ -58,7 +58,8 @@ class StatusFeed:
         self._upstream = upstream
         self._max_readers = max_readers
         self._listeners: dict[Listener, None] = {}
-        self._interval = LONGEST_INTERVAL
+        self.interval = LONGEST_INTERVAL
+        """Seconds between two states, as the server is asked for them."""
         self._task: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._keep_alive: asyncio.TimerHandle | None = None
@@ -74,7 +75,6 @@ class StatusFeed:
         self.content_since = 0
         """The number of the first item that told what the newest one tells."""
         self._content = b""
-        self._published_at = 0.0
         self._known: Snapshot | None = None
         self._pid = _ServerPid()
         self._met = 0
@@ -162,20 +162,20 @@ class StatusFeed:
         shortest = min((listener.interval for listener in self._listeners), default=None)
         if shortest is None or self._closed:
             self._stop()
-        elif self._task is None or shortest < self._interval:
+        elif self._task is None or shortest < self.interval:
             self._restart(shortest)
         # A longer interval waits for the next state: readers that come and go must not make the
         # server begin a stream each.
 
     def _refresh(self) -> None:
         """Who asks for a state per hour still wants to begin with how it is now."""
-        age = asyncio.get_running_loop().time() - self._published_at
-        if self.newest is not None and self.newest.type == "status" and age > _FRESH:
+        newest, now = self.newest, asyncio.get_running_loop().time()
+        if newest is not None and newest.type == "status" and now - newest.at > _FRESH:
             self.newest = None
-            self._restart(self._interval)
+            self._restart(self.interval)
 
     def _restart(self, interval: float) -> None:
-        before, self._interval = self._task, interval
+        before, self.interval = self._task, interval
         if before is not None:
             self._end(before)
         else:
@@ -221,7 +221,7 @@ class StatusFeed:
             self.baseline = self._sequence
         self._publish("status", snapshot.json)
         shortest = min((listener.interval for listener in self._listeners), default=None)
-        if shortest is not None and shortest > self._interval:
+        if shortest is not None and shortest > self.interval:
             self._restart(shortest)
 
     def failed(self, error: ZapError) -> None:
@@ -240,8 +240,7 @@ class StatusFeed:
 
     def _publish(self, kind: str, data: bytes) -> None:
         self._sequence += 1
-        self._published_at = asyncio.get_running_loop().time()
-        self.newest = Item(self.position, kind, data)
+        self.newest = Item(self.position, kind, data, asyncio.get_running_loop().time())
         if data != self._content:
             self._content, self.content_since = data, self._sequence
         self._wake()

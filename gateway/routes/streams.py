@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, Header, Query, Request
 from pydantic import AfterValidator, WithJsonSchema
@@ -115,25 +115,24 @@ class _LiveStream(Response):
         Raises:
             Overloaded: there is no place; nothing was said yet.
         """
-        if (be_prompt := scope.get("extensions", {}).get(PROMPT)) is not None:
-            be_prompt()
         with self._feed.reading(self._reader):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             watching = asyncio.get_running_loop().create_task(_watch(receive, self._reader))
             try:
-                await self._tell(send)
+                await self._tell(send, _promptness(scope))
             finally:
                 watching.cancel()
                 await asyncio.wait((watching,))
 
-    async def _tell(self, send: Send) -> None:
+    async def _tell(self, send: Send, unsent: Callable[[], int]) -> None:
         reader = self._reader
         data = reader.opening()
         while reader.goes_on:
             if data:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
-                # Only now, when the client took that, is it seen what is newest.
-                await send(_FLUSH)
+                if unsent():
+                    # Only when the client took that is it seen what is newest.
+                    await send(_FLUSH)
             else:
                 await reader.wait()
             data = reader.take()
@@ -148,6 +147,12 @@ class _LiveStream(Response):
         else:
             kind, detail = UNAUTHENTICATED, "the token was taken away"
         return problem(kind, detail, request_id=self._context.request_id)
+
+
+def _promptness(scope: Scope) -> Callable[[], int]:
+    """Have the server keep little unsent; tells how many bytes are, or that it can't be known."""
+    be_prompt = scope.get("extensions", {}).get(PROMPT)
+    return (lambda: 1) if be_prompt is None else cast("Callable[[], int]", be_prompt())
 
 
 async def _watch(receive: Receive, reader: Reader) -> None:

@@ -13,6 +13,7 @@ COMMANDS = {
     "dev": "run a simulated netrunner and the gateway, to try everything",
     "serve": "serve HTTP in front of a netrunner server",
     "simulate": "run a simulated netrunner server",
+    "watch": "show the cluster and what happens to it, in a terminal or line by line",
     "call": "call an RPC straight over Z-Wing, without the gateway",
     "identity": "make, show and import identities",
     "token": "make a token for the gateway's clients",

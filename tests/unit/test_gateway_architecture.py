@@ -53,10 +53,10 @@ ORDER = [
     "gateway.app",
     "gateway.process",
     "gateway.workers",
-    "gateway.terminal_text",
-    "gateway.stream_client",
-    "gateway.cluster_view",
-    "gateway.cluster_screen",
+    "gateway.terminal.text",
+    "gateway.terminal.client",
+    "gateway.terminal.view",
+    "gateway.terminal.screen",
     "gateway.commands.options",
     "gateway.commands.call",
     "gateway.commands.dev",
@@ -70,7 +70,7 @@ ORDER = [
     "gateway.cli",
     "gateway.__main__",
 ]
-PACKAGES = {"gateway", "gateway.routes", "gateway.commands"}
+PACKAGES = {"gateway", "gateway.routes", "gateway.terminal", "gateway.commands"}
 COMMANDS = {name for name in ORDER if name.startswith("gateway.commands.")}
 
 

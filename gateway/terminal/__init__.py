@@ -1,0 +1,1 @@
+"""`zap-gateway watch`: what a stream tells, in a terminal."""

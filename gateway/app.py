@@ -357,7 +357,8 @@ _PREFLIGHT_HEADERS = (
     (b"access-control-allow-methods", b"GET, POST, DELETE"),
     (
         b"access-control-allow-headers",
-        b"Authorization, Content-Type, X-Request-ID, X-Request-Timeout, Traceparent, Tracestate",
+        b"Authorization, Content-Type, Last-Event-ID, X-Request-ID, X-Request-Timeout,"
+        b" Traceparent, Tracestate",
     ),
     (b"access-control-max-age", b"600"),
 )

@@ -16,6 +16,7 @@ from zapcore.codec import Message
 from zapcore.errors import (
     DeadlineExceeded,
     NotBootstrapped,
+    Overloaded,
     RemoteError,
     TransportError,
     UnsupportedByServer,
@@ -71,15 +72,17 @@ class Following:
         self._sink = sink
         self.interval = interval
         self._last: tuple[bytes, Snapshot] | None = None
+        self._verdict: tuple[ClusterInfo | None, Snapshot] = (None, NO_CLUSTER)
+        """What was pushed as unhealthy last, and what it turned out to be."""
 
-    async def run(self, after: asyncio.Task[None] | None = None) -> None:
+    async def run(self, after: frozenset[asyncio.Task[None]] = frozenset()) -> None:
         """Follow.
 
         Args:
-            after: another one that was cancelled and must be gone first: the server sees one.
+            after: others that were cancelled and must be gone first: the server sees one.
         """
-        if after is not None:
-            await asyncio.wait((after,))
+        if after:
+            await asyncio.wait(after)
         source, failures = self._pushed, 0
         while True:
             delay = self.interval
@@ -146,20 +149,24 @@ class Following:
         """Ask which process it is that answers."""
         try:
             self._sink.met(await self._upstream.read(Rpcs.ping, _pid))
-        except UnsupportedByServer:
+        except (UnsupportedByServer, Overloaded):
             self._sink.met(0)
 
     async def _unless_stopped(self, snapshot: Snapshot) -> Snapshot:
-        """netrunner goes on to push the last state of a cluster that was stopped, as unhealthy."""
+        """What is so: netrunner goes on to push the last state of a cluster that was stopped."""
         if snapshot.cluster is None or snapshot.cluster.healthy:
             return snapshot
+        patience = self.interval + _PATIENCE
         try:
-            await self._upstream.read(Rpcs.status, _nothing, self.interval + _PATIENCE)
+            found = await self._upstream.read(Rpcs.status, self._snapshot, patience)
         except NotBootstrapped:
-            return NO_CLUSTER
+            found = NO_CLUSTER
         except ZapError:
-            return snapshot  # the stream itself shows what is wrong, if it lasts
-        return snapshot
+            # The stream itself shows what is wrong, if it lasts.
+            pushed, verdict = self._verdict
+            return verdict if pushed is snapshot.cluster else snapshot
+        self._verdict = (snapshot.cluster, found)
+        return found
 
     def _snapshot(self, method: Method[Message, Message], body: bytes) -> Snapshot:
         if self._last is not None and self._last[0] == body:
@@ -173,7 +180,3 @@ class Following:
 
 def _pid(method: Method[Message, Message], body: bytes) -> int:
     return cast("PingResponse", method.response.decode(body)).pid
-
-
-def _nothing(method: Method[Message, Message], body: bytes) -> None:
-    """Whether there is an answer is all that counts."""

@@ -37,7 +37,10 @@ class Form(Protocol):
     keep_alive: bytes
 
     def opening(self, position: Position | None) -> bytes:
-        """What it begins with; the position to come back to, where there is one already."""
+        """What it begins with, and where to come back to where that is known already."""
+
+    def place(self, position: Position) -> bytes:
+        """Where to come back to, should nothing else come at all."""
 
     def item(self, item: Item, *, main: bool) -> bytes:
         """One item; ``main`` for the kind that this stream is of."""
@@ -53,9 +56,12 @@ class ServerSentEvents:
 
     def opening(self, position: Position | None) -> bytes:
         """See Form."""
-        return (
-            b"retry: 1000\n" + (b"" if position is None else f"id: {position}\n".encode()) + b"\n"
-        )
+        place = b"\n" if position is None else self.place(position)
+        return f"retry: {_RECONNECT_MILLISECONDS}\n".encode() + place
+
+    def place(self, position: Position) -> bytes:
+        """See Form."""
+        return f"id: {position}\n\n".encode()
 
     def item(self, item: Item, *, main: bool) -> bytes:
         """See Form."""
@@ -73,6 +79,11 @@ class Lines:
     keep_alive = b""
 
     def opening(self, position: Position | None) -> bytes:
+        """See Form."""
+        del position
+        return b""
+
+    def place(self, position: Position) -> bytes:
         """See Form."""
         del position
         return b""
@@ -235,7 +246,7 @@ class _States:
         yield form.item(item, main=main and item.type != "error")
 
     def _is_known(self, item: Item) -> bool:
-        if not self._changes:
+        if not self._changes or _another_server(self._heard, item.position):
             return False
         if self._told is None:
             return self._feed.content_since <= self._seen
@@ -247,10 +258,14 @@ def _restarts(form: Form, heard: Position, position: Position) -> Iterator[bytes
     found = []
     if heard.epoch != position.epoch:
         found.append(Restart(of="gateway", before=heard.epoch, after=position.epoch))
-    if heard.pid and position.pid and heard.pid != position.pid:
+    if _another_server(heard, position):
         found.append(Restart(of="server", before=str(heard.pid), after=str(position.pid)))
     for restart in found:
         yield form.notice("restart", restart.model_dump_json().encode())
+
+
+def _another_server(heard: Position | None, position: Position) -> bool:
+    return heard is not None and bool(heard.pid and position.pid) and heard.pid != position.pid
 
 
 class StatusReader(Reader):
@@ -304,12 +319,15 @@ class EventReader(Reader):
         self._states = _States(feed, interval, False, self._last) if status else None
         self._missed: str | None = None
         self._cursor = self._beginning()
+        self._placed = self._came_back
+        """Whether the client knows where to come back to."""
 
     def opening(self) -> bytes:
-        """What the stream begins with: whence to come back, should nothing happen at all."""
-        if self._cursor is None:
-            return self._form.opening(None)
-        return self._form.opening(self._feed.position._replace(sequence=self._cursor))
+        """What the stream begins with."""
+        if self._cursor is None or self._placed:
+            return super().opening()
+        self._placed = True
+        return self._form.opening(self._place(self._cursor))
 
     def _beginning(self) -> int | None:
         """The number behind which it reads on; None until the feed has a first state."""
@@ -327,10 +345,20 @@ class EventReader(Reader):
     def _due(self) -> Iterator[bytes]:
         if self._cursor is None:
             self._cursor = self._feed.baseline
-        if self._cursor is not None:
-            yield from self._events(self._cursor)
-        if self._states is not None and self._cursor is not None:
+        if self._cursor is None:
+            return
+        if not self._placed:
+            self._placed = True
+            yield self._form.place(self._place(self._cursor))
+        yield from self._events(self._cursor)
+        if self._states is not None:
             yield from self._states.due(self._form, main=False)
+
+    def _place(self, cursor: int) -> Position:
+        newest = self._feed.newest
+        if self._states is not None and newest is not None:
+            cursor = min(cursor, newest.sequence - 1)  # or that state would count as told
+        return self._feed.position._replace(sequence=cursor)
 
     def _events(self, cursor: int) -> Iterator[bytes]:
         journal = self._feed.journal
@@ -353,9 +381,8 @@ class EventReader(Reader):
         self._cursor = cursor
 
     def _is_due(self) -> bool:
-        cursor = self._feed.baseline if self._cursor is None else self._cursor
-        if cursor is None:
-            return False
-        if self._missed is not None or self._feed.journal.last > cursor:
+        if self._cursor is None:
+            return self._feed.baseline is not None
+        if self._missed is not None or self._feed.journal.last > self._cursor:
             return True
         return self._states is not None and self._states.is_due()

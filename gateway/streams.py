@@ -182,7 +182,8 @@ class StatusFeed:
             self._unobserved = self._known is not None
             self._look_for_silence()
         following = Following(self._upstream, self, interval)
-        self._task = asyncio.get_running_loop().create_task(following.run(after=before))
+        run = following.run(after=frozenset(self._ending))
+        self._task = asyncio.get_running_loop().create_task(run)
 
     def _stop(self) -> None:
         task, self._task = self._task, None
@@ -229,7 +230,7 @@ class StatusFeed:
         self._tell_unobserved()
         if self.baseline is None:
             self.baseline = self._sequence
-        if not self._lost and not isinstance(error, RemoteError):
+        if not self._lost and not isinstance(error, (RemoteError, Overloaded)):
             self._lost = True
             self._tell(Change("upstream.lost", detail=str(error)))
         problem = render(zap_problem(error, request_id="", rpc=Rpcs.stream_status.name))

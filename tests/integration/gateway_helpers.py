@@ -12,8 +12,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    aclosing,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -29,6 +34,8 @@ from gateway.errors import MEDIA_TYPE, TYPE_PREFIX
 from gateway.settings import ENVIRONMENT_PREFIX, load_settings
 from tests import secret_search
 from tests.integration.zap_helpers import HANG, eventually, identity_of, soon, turns
+from zapcore import messages as m
+from zapcore.errors import NotBootstrapped
 from zapcore.methods import METHODS
 from zapcore.zwing import Identity
 
@@ -211,6 +218,45 @@ class Backend:
         vars(self).update(handlers)
 
 
+class Stage:
+    """A backend that shows the state that it is given: None for no cluster.
+
+    Args:
+        state: the cluster's state.
+        pid: what it answers to Ping.
+    """
+
+    def __init__(self, state: m.ClusterInfo | None = None, pid: int = 0) -> None:
+        self.state = state
+        self.pid = pid
+        self.intervals: list[float] = []
+        """Of each stream that began, in seconds."""
+        self.streams = 0
+        self.most_streams = 0
+        """At the same time."""
+        self.pushes = 0
+
+    async def ping(self, request: m.PingRequest) -> m.PingResponse:
+        return m.PingResponse(self.pid)
+
+    async def status(self, request: m.StatusRequest) -> m.StatusResponse:
+        if self.state is None:
+            raise NotBootstrapped("not bootstrapped")
+        return m.StatusResponse(self.state)
+
+    async def stream_status(self, request: m.StreamStatusRequest) -> Any:
+        self.intervals.append(request.push_interval / 1e9)
+        self.streams += 1
+        self.most_streams = max(self.most_streams, self.streams)
+        try:
+            while True:
+                self.pushes += 1
+                yield m.StreamStatusResponse(self.state)
+                await asyncio.sleep(request.push_interval / 1e9)
+        finally:
+            self.streams -= 1
+
+
 def answers(value: object) -> Callable[[Any], Any]:
     """A handler that always answers the same, or raises it."""
 
@@ -272,6 +318,8 @@ class SseReader:
     response: httpx.Response
     comments: list[str] = field(default_factory=list)
     retry: int | None = None
+    last_id: str = ""
+    """What a browser would come back with."""
 
     def __post_init__(self) -> None:
         self._lines = self.response.aiter_lines()
@@ -280,6 +328,22 @@ class SseReader:
         """The next event; StopAsyncIteration at the end of the stream."""
         async with asyncio.timeout(HANG):
             return await self._next()
+
+    async def some(self, count: int) -> list[SseEvent]:
+        """The next so many events."""
+        return [await self.next() for _ in range(count)]
+
+    async def opening(self) -> str:
+        """Read what a stream begins with, which is no event; the id that it tells."""
+        async with asyncio.timeout(HANG):
+            while line := await anext(self._lines):
+                name, _, value = line.partition(": ")
+                assert name in ("id", "retry", ""), line
+                if name == "retry":
+                    self.retry = int(value)
+                elif name == "id":
+                    self.last_id = value
+        return self.last_id
 
     async def _next(self) -> SseEvent:
         fields: dict[str, str] = {}
@@ -296,8 +360,12 @@ class SseReader:
                 else:
                     assert name not in fields, "one line each"
                     fields[name] = value
-            elif "data" in fields:
-                return SseEvent(fields["event"], fields["id"], json.loads(fields["data"]))
+            else:
+                self.last_id = fields.get("id", self.last_id)
+                if "data" in fields:
+                    data = json.loads(fields["data"])
+                    return SseEvent(fields["event"], fields.get("id", ""), data)
+                fields.clear()
 
     async def until(self, predicate: Callable[[SseEvent], object]) -> SseEvent:
         """The next event for which the predicate holds."""
@@ -318,13 +386,50 @@ class SseReader:
         await self._lines.aclose()  # type: ignore[attr-defined]
 
 
+def sse(
+    client: httpx.AsyncClient, *, last_id: str = "", **params: object
+) -> AbstractAsyncContextManager[SseReader]:
+    """Read /v1/status/stream; ``last_id`` is what the reader comes back with."""
+    return _reading(client, "/v1/status/stream", last_id, params)
+
+
+def events(
+    client: httpx.AsyncClient, *, last_id: str = "", **params: object
+) -> AbstractAsyncContextManager[SseReader]:
+    """Read /v1/events/stream."""
+    return _reading(client, "/v1/events/stream", last_id, params)
+
+
 @asynccontextmanager
-async def sse(client: httpx.AsyncClient, **params: object) -> AsyncIterator[SseReader]:
-    """Read /v1/status/stream."""
-    async with client.stream("GET", "/v1/status/stream", params=params) as response:
+async def _reading(
+    client: httpx.AsyncClient, path: str, last_id: str, params: dict[str, object]
+) -> AsyncIterator[SseReader]:
+    headers = {"last-event-id": last_id} if last_id else {}
+    async with client.stream("GET", path, params=params, headers=headers) as response:
         assert response.status_code == 200, await response.aread()
         async with aclosing(SseReader(response)) as reader:
             yield reader
+
+
+@asynccontextmanager
+async def ndjson(
+    client: httpx.AsyncClient, path: str, *, last_id: str = "", **params: object
+) -> AsyncIterator[AsyncGenerator[Any, None]]:
+    """Read a stream as a program does: one JSON value per line."""
+    headers = {"accept": "application/x-ndjson"}
+    if last_id:
+        headers["last-event-id"] = last_id
+    async with client.stream("GET", path, params=params, headers=headers) as response:
+        assert response.status_code == 200, await response.aread()
+        assert response.headers["content-type"].partition(";")[0] == headers["accept"]
+
+        async def values() -> AsyncGenerator[Any, None]:
+            async with aclosing(response.aiter_lines()) as lines:
+                async for line in lines:
+                    yield json.loads(line)
+
+        async with aclosing(values()) as found:
+            yield found
 
 
 # Commands.

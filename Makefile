@@ -1,7 +1,7 @@
 # make run    the gateway on a simulated netrunner, on http://127.0.0.1:8081
 # make test   every test
 # make check  ruff, mypy --strict, and every test with coverage
-# make bench  the benchmarks, as ratios
+# make bench  the benchmarks: calls as ratios, and streams
 # make lock   write requirements*.lock anew; ARGS=--upgrade for newer versions
 # make help   this
 
@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test check lint format bench openapi settings lock clean
+.PHONY: help run test test-in-browser test-all-else check lint format bench openapi settings lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -35,8 +35,19 @@ $(VENV)/.dev: $(VENV)/.run
 run: $(VENV)/.run
 	@$(BIN)/zap-gateway dev $(ARGS)
 
+# What a browser takes time for is done beside the rest; what ARGS choose is one run.
 test: $(VENV)/.dev
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-in-browser test-all-else
+endif
+
+test-in-browser: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/browser
+
+test-all-else: $(VENV)/.dev
+	$(BIN)/python -m pytest --ignore=tests/browser $(COVERAGE)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -44,7 +55,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 check: lint
-	$(MAKE) test ARGS="--cov --cov-report=term $(ARGS)"
+	$(MAKE) test COVERAGE="--cov --cov-report=term"
 	$(BIN)/coverage report --include='zapcore/*' --fail-under=95 --format=total
 
 format: $(VENV)/.dev
@@ -53,6 +64,7 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks.streams $(ARGS)
 
 openapi: $(VENV)/.run
 	$(BIN)/zap-gateway openapi > openapi/openapi.json

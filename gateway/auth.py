@@ -17,7 +17,24 @@ from gateway.errors import FORBIDDEN, UNAUTHENTICATED, Kind
 
 Scope = Literal["read", "operate"]
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+STATIC_FILES = frozenset(
+    {
+        *("icon.svg", "docs.js", "swagger-ui-bundle.js", "swagger-ui.css"),
+        *("console.css", "console.js", "api.js", "dom.js", "events.js", "nodes.js"),
+        *("operations.js", "snapshots.js", "stream.js"),
+    }
+)
+"""Below /static."""
+
+OPEN_PATHS = frozenset(
+    {
+        *("/healthz", "/readyz", "/", "/docs", "/openapi.json", "/favicon.ico"),
+        *(f"/static/{name}" for name in STATIC_FILES),
+    }
+)
+"""What needs no token, as it tells nothing of the cluster. Each by its name: a prefix would also
+open what comes below it one day."""
+
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _TOKEN_PREFIX = "zgw_"  # noqa: S105 - what tokens start with, for secret scanners to find
 _LINE = re.compile(

@@ -148,20 +148,33 @@ async def _greet(gateway: Gateway, url: str, announcement: Announcement) -> None
         await gateway.pool.wait_connected(_START_TIME)
     except ZapError as error:
         logger.error("no connection to the simulated netrunner: %s", error)
+    watched = "" if url == f"http://127.0.0.1:{DEFAULT_PORT}" else f" {url}"
     print(
         f"""
 Simulated netrunner  {announcement["address"]}, process {announcement["pid"]}
                      {announcement["fingerprint"]}
-Gateway              {url}
+Console              {url}/
 API documents        {url}/docs
 
 Try, in another terminal:
 
   curl {url}/v1/status
   curl -X POST {url}/v1/nodes/node1/pause
-  curl -N '{url}/v1/status/stream?changes=true'
+  curl -N {url}/v1/events/stream
+  {_program()} watch{watched}
 
 Ctrl-C stops both.
 """,
         flush=True,
     )
+
+
+def _program() -> str:
+    """This command, as it can be typed again."""
+    given = Path(sys.argv[0])
+    if given.name != "zap-gateway":
+        return "zap-gateway"
+    try:
+        return str(given.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(given)

@@ -328,7 +328,7 @@ def test_a_port_that_is_taken(cli: Cli, netrunner: Simulator, identity: Path):
 
 def test_dev_runs_both_and_prints_lines_that_work(tmp_path: Path):
     with command("dev", "--port", "0", "--nodes", "3", TMPDIR=str(tmp_path)) as running:
-        url = str(running.line(r"Gateway +(http://127\.0\.0\.1:\d+)\n")[1])
+        url = str(running.line(r"Console +(http://127\.0\.0\.1:\d+)/\n")[1])
         address, pid = running.line(r"Simulated netrunner +(\S+), process (\d+)").groups()
         running.line("Ctrl-C stops both")
         (folder,) = tmp_path.iterdir()
@@ -350,14 +350,14 @@ def test_dev_runs_both_and_prints_lines_that_work(tmp_path: Path):
 
 
 def run_curl_lines(lines: list[str]) -> None:
-    """What a user pastes into a shell; the last line is a stream, read for its first event."""
+    """What a user pastes into a shell; the last line is a stream, read for its beginning."""
     for line in lines[:2]:
         done = subprocess.run(line + " -sS --fail", shell=True, capture_output=True, text=True)  # noqa: S602
         assert done.returncode == 0, done.stderr
         assert '"clusterInfo"' in done.stdout
-    stream = f"{lines[2]} -sS --fail | head -n 5"
+    stream = f"{lines[2]} -sS --fail | head -n 3"
     done = subprocess.run(stream, shell=True, capture_output=True, text=True, timeout=HANG)  # noqa: S602
-    assert "event: status" in done.stdout
+    assert "retry: 1000" in done.stdout
 
 
 def test_dev_ends_on_sigterm_too_and_leaves_nothing(tmp_path: Path):
@@ -371,7 +371,7 @@ def test_dev_ends_on_sigterm_too_and_leaves_nothing(tmp_path: Path):
 
 def test_dev_says_when_its_netrunner_dies(tmp_path: Path):
     with command("dev", "--port", "0", TMPDIR=str(tmp_path)) as running:
-        url = str(running.line(r"Gateway +(\S+)")[1])
+        url = str(running.line(r"Console +(\S+)/\n")[1])
         running.line("Ctrl-C stops both")
         os.kill(int(running.line(r"process (\d+)")[1]), signal.SIGKILL)
         running.line("the simulated netrunner ended")
@@ -420,6 +420,6 @@ def test_dev_minds_no_settings_that_are_meant_for_a_real_gateway(tmp_path: Path)
         "TMPDIR": str(tmp_path),
     }
     with command("dev", "--port", "0", **environment) as running:
-        url = str(running.line(r"Gateway +(\S+)")[1])
+        url = str(running.line(r"Console +(\S+)/\n")[1])
         assert get(url, "/v1/status").status_code == 200
         assert running.stop(signal.SIGINT) == 0

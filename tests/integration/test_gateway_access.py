@@ -70,7 +70,7 @@ async def test_without_a_token_nothing_but_health_and_documents(guarded: Running
         is_problem(response, 401, "unauthenticated")
         assert response.headers["www-authenticate"].startswith("Bearer")
     is_problem(await client.post(RESTART), 401, "unauthenticated")
-    for path in ("/healthz", "/readyz", "/docs", "/openapi.json"):
+    for path in ("/healthz", "/readyz", "/", "/docs", "/static/docs.js", "/openapi.json"):
         assert (await client.get(path)).status_code == 200
 
 

@@ -38,7 +38,8 @@ GATEWAYS: dict[str, dict[str, object]] = {
 
 STATUS, STREAM, TICKETS = "/v1/status", "/v1/status/stream", "/v1/stream-tickets"
 RESTART, NODE, CLUSTER = "/v1/nodes/node1/restart", "/v1/nodes/node1", "/v1/cluster"
-DOCS, HEALTH, METRICS = "/docs", "/healthz", "/metrics"
+CONSOLE, DOCS, HEALTH, METRICS = "/", "/docs", "/healthz", "/metrics"
+SCRIPT = "/static/docs.js"
 
 CODES = {
     401: "unauthenticated",
@@ -188,9 +189,15 @@ OPEN_ROWS = [
     Row(OPEN, "GET", DOCS, {}, 200),
     Row(OPEN, "GET", DOCS, VISIT, 200),
     Row(OPEN, "GET", "/openapi.json", VISIT, 200),
+    Row(OPEN, "GET", CONSOLE, VISIT, 200),
     Row(OPEN, "GET", STATUS, VISIT, 403),
     Row(OPEN, "GET", STREAM, VISIT, 403),
     Row(OPEN, "GET", DOCS, fetch("cross-site", "no-cors"), 403),
+    Row(OPEN, "GET", CONSOLE, fetch("cross-site", "no-cors"), 403),
+    Row(OPEN, "GET", SCRIPT, fetch("cross-site", "no-cors"), 403),
+    Row(OPEN, "GET", SCRIPT, SAME, 200),
+    Row(OPEN, "GET", CONSOLE, host("evil.example"), 403),
+    Row(OPEN, "GET", SCRIPT, host("evil.example"), 403),
     Row(OPEN, "GET", DOCS, VISIT | EVIL, 403),
     Row(OPEN, "POST", DOCS, VISIT, 403),
     Row(OPEN, "POST", DOCS, VISIT | EVIL, 403),
@@ -253,7 +260,16 @@ GUARDED_ROWS = [
     Row(GUARDED, "GET", METRICS, {}, 401),
     Row(GUARDED, "GET", METRICS, VISIT, 401),
     Row(GUARDED, "GET", "/nowhere", {}, 401),
-    Row(GUARDED, "GET", "/", {}, 401),
+    Row(GUARDED, "GET", CONSOLE, {}, 200),
+    Row(GUARDED, "GET", SCRIPT, {}, 200),
+    Row(GUARDED, "HEAD", SCRIPT, {}, 200),
+    Row(GUARDED, "GET", "/favicon.ico", {}, 200),
+    Row(GUARDED, "POST", SCRIPT, {}, 405),
+    Row(GUARDED, "GET", "/static", {}, 401),
+    Row(GUARDED, "GET", "/static/", {}, 401),
+    Row(GUARDED, "GET", "/static/nothing.js", {}, 401),
+    Row(GUARDED, "GET", "/static/../v1/status", {}, 401),
+    Row(GUARDED, "GET", "/static/%2e%2e/v1/status", {}, 401),
     Row(GUARDED, "GET", "/healthz/", {}, 401),
     Row(GUARDED, "GET", "/healthz/../v1/status", {}, 401),
     Row(GUARDED, "GET", "//docs", {}, 401),

@@ -234,6 +234,10 @@ async def send_anything(running: Running) -> None:
         f"//{word()}",
         "/v1/status/",
         "/healthz",
+        "/",
+        "/docs",
+        "/static/docs.js",
+        f"/static/{word()}",
     )
     verbs = ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS", *ODD_METHODS)
     for verb in verbs:
@@ -257,8 +261,9 @@ async def test_labels_come_from_a_fixed_set_whatever_clients_send():
             key for key in found.samples if ("route", "/metrics") in key[1]
         }
 
-        routes = {path for _, path in operations()} | {"/docs", "/openapi.json"}
-        assert found.labels("route") <= routes | {"other"}
+        pages = {"/", "/docs", "/static/{name}"}
+        routes = {path for _, path in operations()} | pages
+        assert pages <= found.labels("route") <= routes | {"other"}
         assert found.labels("method") == set(METHODS_OF_HTTP)
         assert found.labels("status") <= {"200", "0", *(str(kind.status) for kind in KINDS)}
         assert found.labels("rpc") <= set(METHODS)

@@ -52,6 +52,8 @@ async def test_every_kind_of_route_is_found_under_the_root_path(prefix: str):
             ("GET", "/readyz"),
             ("GET", "/metrics"),
             ("GET", "/docs"),
+            ("GET", "/"),
+            ("GET", "/static/docs.js"),
             ("GET", "/openapi.json"),
         ):
             response = await client.request(verb, prefix + path)
@@ -81,7 +83,7 @@ async def test_problem_documents_are_the_same_under_the_root_path(prefix: str):
 async def test_documents_refer_to_where_the_proxy_shows_them(prefix: str):
     async with behind(root_path=ROOT) as running:
         page = await running.client.get(f"{prefix}/docs")
-        (refers,) = re.findall(r"url: '([^']+)'", page.text)
+        (refers,) = re.findall(r'data-document="([^"]+)"', page.text)
         assert refers == f"{ROOT}/openapi.json"
         document = (await running.client.get(f"{prefix}/openapi.json")).json()
         assert document["servers"] == [{"url": ROOT}]
@@ -94,7 +96,7 @@ async def test_without_a_root_path_documents_name_no_server():
     async with behind() as running:
         document = (await running.client.get("/openapi.json")).json()
         assert "servers" not in document
-        assert "url: '/openapi.json'" in (await running.client.get("/docs")).text
+        assert 'data-document="/openapi.json"' in (await running.client.get("/docs")).text
         is_problem(await running.client.get(f"{ROOT}/v1/status"), 404, "not_found")
 
 

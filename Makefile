@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test test-in-browser test-all-else check lint format bench openapi settings lock clean
+.PHONY: help run test check lint format bench openapi settings lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -35,19 +35,17 @@ $(VENV)/.dev: $(VENV)/.run
 run: $(VENV)/.run
 	@$(BIN)/zap-gateway dev $(ARGS)
 
-# What a browser takes time for is done beside the rest; what ARGS choose is one run.
+# What waits for a browser is done beside the rest, and told behind it; what ARGS choose is one run.
 test: $(VENV)/.dev
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-in-browser test-all-else
+	@echo "Running the tests, and beside them those in a browser"
+	@log=$$(mktemp); $(BIN)/python -m pytest tests/browser >$$log 2>&1 & pid=$$!; \
+	$(BIN)/python -m pytest --ignore=tests/browser $(COVERAGE); others=$$?; \
+	wait $$pid; browser=$$?; cat $$log; rm -f $$log; \
+	test $$others -eq 0 -a $$browser -eq 0
 endif
-
-test-in-browser: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/browser
-
-test-all-else: $(VENV)/.dev
-	$(BIN)/python -m pytest --ignore=tests/browser $(COVERAGE)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

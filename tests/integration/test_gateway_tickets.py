@@ -15,9 +15,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from gateway import streams
 from gateway.auth import OPEN_PATHS, digest_of, new_token, token_line
 from gateway.routes.streams import STREAM_PATHS
-from gateway import streams
 from gateway.tickets import LIFETIME
 from tests.integration.gateway_helpers import (
     Command,

@@ -35,16 +35,19 @@ $(VENV)/.dev: $(VENV)/.run
 run: $(VENV)/.run
 	@$(BIN)/zap-gateway dev $(ARGS)
 
-# What waits for a browser is done beside the rest, and told behind it; what ARGS choose is one run.
+# What mostly waits, for browsers and other processes, is done beside what runs in one process, and
+# told behind it. What ARGS choose is one run.
+APART := tests/browser tests/commands tests/deploy tests/schema
 test: $(VENV)/.dev
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	@echo "Running the tests, and beside them those in a browser"
-	@log=$$(mktemp); $(BIN)/python -m pytest tests/browser >$$log 2>&1 & pid=$$!; \
-	$(BIN)/python -m pytest --ignore=tests/browser $(COVERAGE); others=$$?; \
-	wait $$pid; browser=$$?; cat $$log; rm -f $$log; \
-	test $$others -eq 0 -a $$browser -eq 0
+	@echo "Running the tests (some minutes), and beside them those in $(APART)"
+	@log=$$(mktemp); $(BIN)/python -m pytest $(APART) >$$log 2>&1 & pid=$$!; \
+	$(BIN)/python -m pytest $(APART:%=--ignore=%) $(COVERAGE); one=$$?; \
+	echo "Waiting for those in $(APART)"; \
+	wait $$pid; other=$$?; cat $$log; rm -f $$log; \
+	test $$one -eq 0 -a $$other -eq 0
 endif
 
 lint: $(VENV)/.dev
@@ -53,8 +56,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 check: lint
-	$(MAKE) test COVERAGE="--cov --cov-report=term"
-	$(BIN)/coverage report --include='zapcore/*' --fail-under=95 --format=total
+	$(MAKE) test COVERAGE="--cov=zapcore --cov-report=term --cov-fail-under=95"
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix-only .

@@ -25,6 +25,8 @@ from urllib.parse import quote
 import pytest
 
 from gateway.auth import digest_of, new_token, token_line
+from tests.commands.test_cli_drain import Served, netrunner, serve
+from tests.commands.test_cli_serve import eventually, get, identity, is_ready
 from tests.integration.gateway_helpers import (
     Simulator,
     clean_environment,
@@ -32,8 +34,6 @@ from tests.integration.gateway_helpers import (
     identity_file,
     simulator,
 )
-from tests.integration.test_cli_drain import Served, netrunner, serve
-from tests.integration.test_cli_serve import eventually, get, identity, is_ready
 from tests.integration.zap_helpers import HANG, free_port
 
 __all__ = ["identity", "netrunner"]

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from gateway.auth import new_token, token_line
+from tests.commands.test_cli import Cli, cli, one_sentence
+from tests.commands.test_cli_serve import NOBODY, identity
 from tests.integration.gateway_helpers import Running, is_problem, running_gateway, sse
-from tests.integration.test_cli import Cli, cli, one_sentence
-from tests.integration.test_cli_serve import NOBODY, identity
 from tests.integration.zap_helpers import serving, soon
 from zapcore import SimulatedNetrunner
 

@@ -19,6 +19,7 @@ from gateway import streams
 from gateway.auth import OPEN_PATHS, digest_of, new_token, token_line
 from gateway.routes.streams import STREAM_PATHS
 from gateway.tickets import LIFETIME
+from tests.commands.test_cli_serve import is_ready
 from tests.integration.gateway_helpers import (
     Command,
     Running,
@@ -34,7 +35,6 @@ from tests.integration.gateway_helpers import (
     simulator,
     sse,
 )
-from tests.integration.test_cli_serve import is_ready
 from tests.integration.zap_helpers import eventually, serving, soon
 from zapcore import SimulatedNetrunner
 

@@ -24,6 +24,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gateway import process
+from tests.commands.test_cli import Cli, cli, one_sentence
+from tests.commands.test_cli_drain import Served, netrunner, serve
+from tests.commands.test_cli_serve import NOBODY, eventually, identity
 from tests.integration.gateway_helpers import (
     Running,
     Simulator,
@@ -31,9 +34,6 @@ from tests.integration.gateway_helpers import (
     run_command,
     running_gateway,
 )
-from tests.integration.test_cli import Cli, cli, one_sentence
-from tests.integration.test_cli_drain import Served, netrunner, serve
-from tests.integration.test_cli_serve import NOBODY, eventually, identity
 from tests.integration.zap_helpers import HANG, serving, soon
 from zapcore import SimulatedNetrunner
 

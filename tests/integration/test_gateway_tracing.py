@@ -23,12 +23,12 @@ import pytest
 
 from gateway import tracing
 from gateway.auth import new_token, token_line
+from tests.commands.test_cli_drain import Served, netrunner, serve
+from tests.commands.test_cli_serve import eventually, get, identity
 from tests.integration.gateway_helpers import (
     Simulator,
     clean_environment,
 )
-from tests.integration.test_cli_drain import Served, netrunner, serve
-from tests.integration.test_cli_serve import eventually, get, identity
 from tests.integration.zap_helpers import HANG
 
 pytest.importorskip("opentelemetry.sdk")

@@ -26,15 +26,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway import workers
 from gateway.auth import new_token, token_line
 from gateway.metrics import SHARED_FOLDER
-from tests.integration.gateway_helpers import (
-    Command,
-    Simulator,
-    clean_environment,
-    command,
-    run_command,
-)
-from tests.integration.test_cli import Cli, cli, one_sentence
-from tests.integration.test_cli_drain import (
+from tests.commands.test_cli import Cli, cli, one_sentence
+from tests.commands.test_cli_drain import (
     ask_once,
     drives,
     netrunner,
@@ -42,7 +35,14 @@ from tests.integration.test_cli_drain import (
     slow_netrunner,
     were_all_answered,
 )
-from tests.integration.test_cli_serve import NOBODY, eventually, identity
+from tests.commands.test_cli_serve import NOBODY, eventually, identity
+from tests.integration.gateway_helpers import (
+    Command,
+    Simulator,
+    clean_environment,
+    command,
+    run_command,
+)
 from tests.integration.zap_helpers import HANG
 
 __all__ = ["cli", "identity", "netrunner", "slow_netrunner"]

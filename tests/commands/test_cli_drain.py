@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.commands.test_cli_serve import eventually, get, identity, is_ready
 from tests.integration import zap_helpers
 from tests.integration.gateway_helpers import (
     Command,
@@ -29,7 +30,6 @@ from tests.integration.gateway_helpers import (
     running_gateway,
     simulator,
 )
-from tests.integration.test_cli_serve import eventually, get, identity, is_ready
 from tests.integration.zap_helpers import HANG, identity_of, serving
 from zapcore import NetrunnerServer, SimulatedNetrunner
 from zapcore import messages as m

@@ -26,6 +26,10 @@ import pytest
 from gateway.auth import new_token, token_line
 from gateway.terminal.client import Frame, Lost, StreamRefused, Target, Told, follow
 from tests import secret_search
+from tests.commands.test_cli import Cli, cli, one_sentence
+from tests.commands.test_cli_drain import Served, netrunner, serve
+from tests.commands.test_cli_healthcheck import answering, http_answer
+from tests.commands.test_cli_serve import eventually, identity
 from tests.integration.gateway_helpers import (
     Command,
     Simulator,
@@ -35,10 +39,6 @@ from tests.integration.gateway_helpers import (
     identity_file,
     simulator,
 )
-from tests.integration.test_cli import Cli, cli, one_sentence
-from tests.integration.test_cli_drain import Served, netrunner, serve
-from tests.integration.test_cli_healthcheck import answering, http_answer
-from tests.integration.test_cli_serve import eventually, identity
 from tests.integration.test_gateway_tls import Files, authority, files, pem_of
 from tests.integration.zap_helpers import HANG, free_port
 

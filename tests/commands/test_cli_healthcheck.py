@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 
 from gateway.auth import new_token, token_line
+from tests.commands.test_cli import Cli, cli, one_sentence
+from tests.commands.test_cli_drain import Served, netrunner, serve
+from tests.commands.test_cli_serve import NOBODY, identity
 from tests.integration.gateway_helpers import (
     Simulator,
     clean_environment,
     command,
     run_command,
 )
-from tests.integration.test_cli import Cli, cli, one_sentence
-from tests.integration.test_cli_drain import Served, netrunner, serve
-from tests.integration.test_cli_serve import NOBODY, identity
 from tests.integration.zap_helpers import HANG, free_port
 
 __all__ = ["cli", "identity", "netrunner"]

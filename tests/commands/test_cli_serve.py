@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from gateway.auth import new_token, token_line
+from tests.commands.test_cli import Cli, cli, one_sentence
 from tests.integration.gateway_helpers import (
     Command,
     Simulator,
@@ -24,7 +25,6 @@ from tests.integration.gateway_helpers import (
     run_command,
     simulator,
 )
-from tests.integration.test_cli import Cli, cli, one_sentence
 from tests.integration.zap_helpers import HANG, free_port, identity_of
 
 __all__ = ["cli"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands.test_cli import Cli, cli, one_sentence
 from tests.integration.gateway_helpers import (
     Simulator,
     clean_environment,
@@ -19,7 +20,6 @@ from tests.integration.gateway_helpers import (
     run_command,
     simulator,
 )
-from tests.integration.test_cli import Cli, cli, one_sentence
 from tests.integration.zap_helpers import HANG, free_port, identity_of
 
 __all__ = ["cli"]

@@ -15,6 +15,8 @@ import pytest
 from gateway.auth import MAX_TOKENS, Token, digest_of, new_token, token_line
 from gateway.cli import build_parser
 from gateway.commands.options import settings_from
+from tests.commands.test_cli import Cli, cli, one_sentence
+from tests.commands.test_cli_serve import eventually, url_of
 from tests.integration.gateway_helpers import (
     Command,
     Simulator,
@@ -22,8 +24,6 @@ from tests.integration.gateway_helpers import (
     identity_file,
     simulator,
 )
-from tests.integration.test_cli import Cli, cli, one_sentence
-from tests.integration.test_cli_serve import eventually, url_of
 from tests.integration.zap_helpers import HANG
 
 __all__ = ["cli"]

@@ -35,20 +35,8 @@ $(VENV)/.dev: $(VENV)/.run
 run: $(VENV)/.run
 	@$(BIN)/zap-gateway dev $(ARGS)
 
-# What mostly waits, for browsers and other processes, is done beside what runs in one process, and
-# told behind it. What ARGS choose is one run.
-APART := tests/browser tests/commands tests/deploy tests/schema
 test: $(VENV)/.dev
-ifdef ARGS
-	$(BIN)/python -m pytest $(ARGS)
-else
-	@echo "Running the tests (some minutes), and beside them those in $(APART)"
-	@log=$$(mktemp); $(BIN)/python -m pytest $(APART) >$$log 2>&1 & pid=$$!; \
-	$(BIN)/python -m pytest $(APART:%=--ignore=%) $(COVERAGE); one=$$?; \
-	echo "Waiting for those in $(APART)"; \
-	wait $$pid; other=$$?; cat $$log; rm -f $$log; \
-	test $$one -eq 0 -a $$other -eq 0
-endif
+	$(BIN)/python -m $(if $(ARGS),pytest $(ARGS),tools.run_tests $(COVERAGE))
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, Field
@@ -97,6 +98,23 @@ class Lines:
         return f'{{"{kind}":'.encode() + data + b"}\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a client reads.
+
+    Args:
+        form: how its stream is written.
+        interval: seconds between two states.
+        last_id: where it comes back to; empty where it comes first.
+        is_allowed: whether it may still read.
+    """
+
+    form: Form
+    interval: float
+    last_id: str
+    is_allowed: Callable[[], bool]
+
+
 class Reader:
     """One client of the feed.
 
@@ -104,28 +122,18 @@ class Reader:
 
     Args:
         feed: what it reads.
-        form: how it is written.
-        interval: seconds between two states.
-        last_id: where the client comes back to; empty where it comes first.
-        is_allowed: whether it may still read.
+        terms: on what terms.
     """
 
-    def __init__(
-        self,
-        feed: StatusFeed,
-        form: Form,
-        interval: float,
-        last_id: str,
-        is_allowed: Callable[[], bool],
-    ) -> None:
-        self.interval = interval
-        self.is_allowed = is_allowed
+    def __init__(self, feed: StatusFeed, terms: Terms) -> None:
+        self.interval = terms.interval
+        self.is_allowed = terms.is_allowed
         self.gone = False
         """Whether the client is not there any more."""
         self._feed = feed
-        self._form = form
-        self._came_back = bool(last_id)
-        self._last = _given_out(parse_position(last_id), feed)
+        self._form = terms.form
+        self._came_back = bool(terms.last_id)
+        self._last = _given_out(parse_position(terms.last_id), feed)
         self._loop = asyncio.get_running_loop()
         self._silent_since = self._loop.time()
         self._waiting: asyncio.Future[None] | None = None
@@ -275,18 +283,9 @@ class StatusReader(Reader):
         changes: whether to leave out a state that equals the one before.
     """
 
-    def __init__(
-        self,
-        feed: StatusFeed,
-        form: Form,
-        interval: float,
-        last_id: str,
-        is_allowed: Callable[[], bool],
-        *,
-        changes: bool,
-    ) -> None:
-        super().__init__(feed, form, interval, last_id, is_allowed)
-        self._states = _States(feed, interval, changes, self._last)
+    def __init__(self, feed: StatusFeed, terms: Terms, *, changes: bool) -> None:
+        super().__init__(feed, terms)
+        self._states = _States(feed, terms.interval, changes, self._last)
 
     def _due(self) -> Iterator[bytes]:
         return self._states.due(self._form, main=True)
@@ -304,19 +303,11 @@ class EventReader(Reader):
     """
 
     def __init__(
-        self,
-        feed: StatusFeed,
-        form: Form,
-        interval: float,
-        last_id: str,
-        is_allowed: Callable[[], bool],
-        *,
-        types: frozenset[str] | None,
-        status: bool,
+        self, feed: StatusFeed, terms: Terms, *, types: frozenset[str] | None, status: bool
     ) -> None:
-        super().__init__(feed, form, interval, last_id, is_allowed)
+        super().__init__(feed, terms)
         self._types = types
-        self._states = _States(feed, interval, False, self._last) if status else None
+        self._states = _States(feed, terms.interval, False, self._last) if status else None
         self._missed: str | None = None
         self._cursor = self._beginning()
         self._placed = self._came_back

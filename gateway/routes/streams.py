@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from gateway import schema
 from gateway.changes import EVENT_TYPES
 from gateway.errors import INVALID, OVERLOADED, STOPPING, UNAUTHENTICATED, Problem, problem
-from gateway.readers import EventReader, Form, Lines, Reader, ServerSentEvents, StatusReader
+from gateway.readers import EventReader, Lines, Reader, ServerSentEvents, StatusReader, Terms
 from gateway.routes.documents import (
     ALWAYS,
     description_of,
@@ -162,19 +162,27 @@ async def _watch(receive: Receive, reader: Reader) -> None:
     reader.leave()
 
 
-def _answer(
-    request: Request, make: Callable[[StatusFeed, Form, Callable[[], bool]], Reader]
-) -> Response:
-    """Begin a stream, in the form that the request asks for."""
-    services, context, grant = services_of(request), context_of(request), grant_of(request)
-    context.rpc, context.outcome = Rpcs.stream_status.name, "ok"
-    as_lines = NDJSON in request.headers.get("accept", "")
-    reader = make(
-        services.feed,
-        Lines() if as_lines else ServerSentEvents(),
-        lambda: services.access.stands(grant),
+def _terms(request: Request, interval: float | None, last_event_id: str | None) -> Terms:
+    """On what terms the request asks to read."""
+    services, grant = services_of(request), grant_of(request)
+    return Terms(
+        form=Lines() if _wants_lines(request) else ServerSentEvents(),
+        interval=_DEFAULT_INTERVAL if interval is None else interval,
+        last_id=last_event_id or "",
+        is_allowed=lambda: services.access.stands(grant),
     )
-    return _LiveStream(request, services.feed, reader, NDJSON if as_lines else SSE)
+
+
+def _wants_lines(request: Request) -> bool:
+    return NDJSON in request.headers.get("accept", "")
+
+
+def _answer(request: Request, reader: Reader) -> Response:
+    """Begin a stream."""
+    context = context_of(request)
+    context.rpc, context.outcome = Rpcs.stream_status.name, "ok"
+    media_type = NDJSON if _wants_lines(request) else SSE
+    return _LiveStream(request, services_of(request).feed, reader, media_type)
 
 
 async def _stream_status(
@@ -185,17 +193,8 @@ async def _stream_status(
     last_event_id: _LastEventId = None,
 ) -> Response:
     del ticket  # it was looked at where tokens are
-    return _answer(
-        request,
-        lambda feed, form, is_allowed: StatusReader(
-            feed,
-            form,
-            interval or _DEFAULT_INTERVAL,
-            last_event_id or "",
-            is_allowed,
-            changes=changes,
-        ),
-    )
+    terms = _terms(request, interval, last_event_id)
+    return _answer(request, StatusReader(services_of(request).feed, terms, changes=changes))
 
 
 async def _stream_events(
@@ -207,18 +206,10 @@ async def _stream_events(
     last_event_id: _LastEventId = None,
 ) -> Response:
     del ticket
-    return _answer(
-        request,
-        lambda feed, form, is_allowed: EventReader(
-            feed,
-            form,
-            interval or _DEFAULT_INTERVAL,
-            last_event_id or "",
-            is_allowed,
-            types=None if types is None else frozenset(types.split(",")),
-            status=status,
-        ),
-    )
+    terms = _terms(request, interval, last_event_id)
+    wanted = None if types is None else frozenset(types.split(","))
+    feed = services_of(request).feed
+    return _answer(request, EventReader(feed, terms, types=wanted, status=status))
 
 
 # The documents.

@@ -6,6 +6,12 @@ const page = document.getElementById("docs");
 // Texts that would be scripts, or addresses of some, stay refused, as this policy makes none.
 window.trustedTypes?.createPolicy("default", {createHTML: (text) => text});
 
+// Swagger UI has dark colours, and shows them where it is told to.
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+const followColours = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", followColours);
+followColours();
+
 const STREAM = ["responses", "200", "content", "text/event-stream"];
 const HINT = `
 

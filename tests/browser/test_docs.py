@@ -157,6 +157,21 @@ async def test_it_lists_every_operation_and_no_other(docs: Docs):
     assert sorted(map(tuple, listed)) == sorted(operations())
 
 
+async def test_it_is_dark_where_that_is_wanted(docs: Docs):
+    is_dark = """() => {
+        const colour = getComputedStyle(document.documentElement).backgroundColor;
+        const [red, green, blue, opacity = 1] = colour.match(/[\\d.]+/g).map(Number);
+        return opacity === 1 && Math.max(red, green, blue) < 64;
+    }"""
+    assert not await docs.page.evaluate(is_dark)
+    await docs.page.emulate_media(color_scheme="dark")
+    await docs.page.locator("html.dark-mode").wait_for()
+    assert await docs.page.evaluate(is_dark)
+    await docs.page.emulate_media(color_scheme="light")
+    await docs.page.locator("html:not(.dark-mode)").wait_for()
+    assert not await docs.page.evaluate(is_dark)
+
+
 async def test_its_swagger_ui_reads_openapi_3_1(docs: Docs):
     version = await docs.page.evaluate("window.versions.swaggerUI.version")
     assert version.startswith("5.")

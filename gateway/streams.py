@@ -277,8 +277,8 @@ class _ServerPid:
     def pinged(self, pid: int) -> Change | None:
         """Ping was answered; what that shows."""
         before, self._pinged = self._pinged, pid or self._pinged
-        if not before or not pid or before == pid:
-            return None
+        if not before or not pid or pid in (before, self._told):
+            return None  # or the states told of it already
         known, self._told = self._told or before, 0
         return restarted(known, pid)
 

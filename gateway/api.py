@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -14,12 +15,14 @@ from starlette.exceptions import HTTPException
 from gateway import errors, handlers
 from gateway.changes import ClusterSummary, Event, ServerProcess
 from gateway.readers import Restart
+from gateway.routes.control import add_control_routes
+from gateway.routes.control_documents import control_schemas
 from gateway.routes.nodes import add_node_routes
 from gateway.routes.operations import add_operation_routes
 from gateway.routes.pages import add_pages
 from gateway.routes.rpc import add_rpc_routes
 from gateway.routes.streams import TICKET_PARAMETER, add_stream_routes
-from gateway.routes.table import TAGS
+from gateway.routes.table import COMPATIBILITY, TAGS
 from gateway.routes.tickets import add_ticket_route
 from gateway.schema import model_of
 from gateway.settings import Settings
@@ -46,7 +49,11 @@ def build_api(settings: Settings, lifespan: Any = None) -> FastAPI:
         title="zap-gateway",
         version=version("zap-gateway"),
         description=DESCRIPTION,
-        openapi_tags=[{"name": name, "description": text} for name, text in TAGS.items()],
+        openapi_tags=[
+            {"name": name, "description": text}
+            for name, text in TAGS.items()
+            if settings.old_api or name != COMPATIBILITY
+        ],
         license_info={"name": "BSD-3-Clause", "identifier": "BSD-3-Clause"},
         docs_url=None,
         redoc_url=None,
@@ -67,12 +74,20 @@ def build_api(settings: Settings, lifespan: Any = None) -> FastAPI:
     add_stream_routes(api)
     add_node_routes(api, settings.max_timeout)
     add_rpc_routes(api, settings.max_timeout)
-    api.openapi = lambda: openapi_document(api)  # type: ignore[method-assign]
+    if settings.old_api:
+        add_control_routes(api, settings.max_timeout)
+    schemas = control_schemas() if settings.old_api else {}
+    api.openapi = lambda: openapi_document(api, schemas)  # type: ignore[method-assign]
     return api
 
 
-def openapi_document(api: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the schemas that only problems and streams refer to."""
+def openapi_document(api: FastAPI, more: Mapping[str, Any]) -> dict[str, Any]:
+    """The OpenAPI document, with the schemas that only problems and streams refer to.
+
+    Args:
+        api: the application.
+        more: further schemas, by name.
+    """
     if api.openapi_schema is None:
         document = get_openapi(
             title=api.title,
@@ -89,6 +104,7 @@ def openapi_document(api: FastAPI) -> dict[str, Any]:
             )
             schema.pop("$defs", None)
             schemas[model.__name__] = schema
+        schemas |= more
         for schema in schemas.values():
             _restore_limits(schema)
         for operations in document["paths"].values():

@@ -26,10 +26,12 @@ from gateway import errors
 from gateway.api import build_api
 from gateway.auth import OPEN_PATHS, Access, Grant, Refusal, RequestHeaders, Token
 from gateway.context import RequestContext
+from gateway.failures import StreamRefused, failure
 from gateway.limits import BodyBudget, Shares
 from gateway.logs import RequestLog
 from gateway.metrics import Metrics, Sample
 from gateway.proxies import Proxies, Seen
+from gateway.routes.control_table import OLD_READ_PATHS, OLD_STREAM_PATHS, is_old
 from gateway.routes.rpc import JSON
 from gateway.routes.services import Services
 from gateway.routes.streams import STREAM_PATHS, TICKET_PARAMETER
@@ -100,7 +102,7 @@ class Gateway:
             settings.load_tokens(),
             settings.allowed_host,
             settings.allowed_origin,
-            read_posts=frozenset({TICKETS_PATH}),
+            read_posts=OLD_READ_PATHS | {TICKETS_PATH} if settings.old_api else {TICKETS_PATH},
             own_address=settings.host,
         )
         self._tickets = Tickets(ticket_key or new_key())
@@ -119,6 +121,7 @@ class Gateway:
             is_draining=lambda: self.draining,
             sample=self.sample,
         )
+        self._stream_paths = STREAM_PATHS | (OLD_STREAM_PATHS if settings.old_api else frozenset())
         self._reads = {
             place.path: (method, method.encode_request())
             for method, place in placed()
@@ -195,6 +198,7 @@ class Gateway:
         given = headers.get(b"x-request-id", b"")
         request_id = given.decode() if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         context = RequestContext(request_id, scope["method"], seen.path, seen.client)
+        context.old_api = self._settings.old_api and is_old(context.verb, context.path)
         if self._tracing is not None:
             self._tracing.begin(context, headers, seen.scheme)
         asked = _Asked(scope, headers, seen, _deciding(headers, seen), context)
@@ -247,7 +251,7 @@ class Gateway:
         context = asked.context
         if grant.token is not None:
             context.token_name = grant.token.name
-        context.streaming = asked.seen.path in STREAM_PATHS
+        context.streaming = context.path in self._stream_paths
         shares = self._stream_shares if context.streaming else self._call_shares
         full = shares.take(grant)
         if full is not None:
@@ -285,6 +289,8 @@ class Gateway:
             await continuation(asked.scope, receive, send)
         except Overloaded as error:
             await _send_failure(send, asked.context, error)
+        except StreamRefused as refused:
+            await _refuse(send, asked.context, refused.kind, str(refused))
 
     async def _read(
         self,
@@ -357,8 +363,8 @@ _PREFLIGHT_HEADERS = (
     (b"access-control-allow-methods", b"GET, POST, DELETE"),
     (
         b"access-control-allow-headers",
-        b"Authorization, Content-Type, Last-Event-ID, X-Request-ID, X-Request-Timeout,"
-        b" Traceparent, Tracestate",
+        b"Authorization, Content-Type, Grpc-Timeout, Last-Event-ID, X-Request-ID,"
+        b" X-Request-Timeout, Traceparent, Tracestate",
     ),
     (b"access-control-max-age", b"600"),
 )
@@ -431,9 +437,7 @@ async def _send_failure(send: Send, context: RequestContext, error: ZapError) ->
 async def _send_problem(
     send: Send, context: RequestContext, kind: errors.Kind, document: errors.Problem
 ) -> None:
-    context.code = kind.code
-    headers = [(b"content-type", errors.MEDIA_TYPE.encode())]
-    headers += [
-        (name.encode(), value.encode()) for name, value in errors.problem_headers(kind).items()
-    ]
-    await _send(send, kind.status, errors.render(document), headers)
+    answer = failure(context, kind, document)
+    headers = [(b"content-type", answer.media_type.encode())]
+    headers += [(name.encode(), value.encode()) for name, value in answer.headers.items()]
+    await _send(send, answer.status, answer.body, headers)

@@ -8,7 +8,7 @@ import ipaddress
 import re
 import secrets
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -197,7 +197,7 @@ class Access:
         tokens: tuple[Token, ...] = (),
         allowed_hosts: tuple[str, ...] = (),
         allowed_origins: tuple[str, ...] = (),
-        read_posts: frozenset[str] = frozenset(),
+        read_posts: Set[str] = frozenset(),
         own_address: str = "localhost",
     ) -> None:
         self.tokens = tokens

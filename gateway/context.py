@@ -27,6 +27,7 @@ class RequestContext:
         "client",
         "code",
         "continuation",
+        "old_api",
         "outcome",
         "path",
         "received",
@@ -54,6 +55,8 @@ class RequestContext:
         self.route = OTHER
         """The address in the documents that the request is for."""
         self.streaming = False
+        self.old_api = False
+        """Whether the address is of netrunner's old HTTP API, which tells failures its own way."""
         self.status = 0
         """0 where no answer was begun."""
         self.code = ""

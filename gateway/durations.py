@@ -1,4 +1,4 @@
-"""Times as people write them in a URL or a setting: `500ms`, `1s`, `2m`, `1h`, or plain seconds."""
+"""Times as text: `500ms`, `1s`, `2m`, `1h` or plain seconds, and gRPC's `30S`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 
 _DURATION = re.compile(r"(?P<number>\d{1,12}(?:\.\d{1,9})?)(?P<unit>ms|s|m|h)?", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+_GRPC_TIMEOUT = re.compile(r"(?P<number>\d{1,8})(?P<unit>[HMSmun])", re.ASCII)
+_GRPC_SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
 def parse_duration(text: str) -> float:
@@ -30,3 +32,15 @@ def parse_bounded(text: str, minimum: float, maximum: float) -> float:
     if not minimum <= seconds <= maximum:
         raise ValueError(f"{text[:40]!r} is outside {minimum:g} s to {maximum:g} s")
     return seconds
+
+
+def parse_grpc_timeout(text: str) -> float:
+    """Seconds, of a `grpc-timeout` as gRPC over HTTP/2 has it: up to eight digits and a unit.
+
+    Raises:
+        ValueError: it has another form; in grpc-gateway's words.
+    """
+    match = _GRPC_TIMEOUT.fullmatch(text)
+    if match is None:
+        raise ValueError(f"invalid grpc-timeout: {text[:40]}")
+    return float(match["number"]) * _GRPC_SECONDS[match["unit"]]

@@ -89,6 +89,14 @@ def kind_of(error: zap.ZapError) -> Kind:
     return next(_ZAP_ERRORS[cls] for cls in type(error).__mro__ if cls in _ZAP_ERRORS)
 
 
+_BY_CODE = {kind.code: kind for kind in (*KINDS, *_ZAP_ERRORS.values())}
+
+
+def kind_named(code: str) -> Kind:
+    """The row with a code; where several have it, the one for what a call can fail with."""
+    return _BY_CODE[code]
+
+
 class FieldError(BaseModel):
     """What is wrong with one part of a request."""
 

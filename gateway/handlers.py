@@ -13,7 +13,6 @@ from gateway.errors import (
     BODY_TOO_LARGE,
     INTERNAL,
     INVALID,
-    MEDIA_TYPE,
     NO_METHOD,
     NO_ROUTE,
     NOT_JSON,
@@ -23,9 +22,8 @@ from gateway.errors import (
     defect,
     kind_of,
     problem,
-    problem_headers,
-    render,
 )
+from gateway.failures import failure
 from zapcore.errors import ZapError
 
 _MAX_FIELD, _MAX_DEPTH, _MAX_MESSAGE = 100, 10, 500
@@ -44,7 +42,7 @@ def _rpc_of(request: Request) -> str | None:
     return getattr(request.scope.get("endpoint"), "rpc", None)
 
 
-def _respond(
+def respond(
     request: Request,
     kind: Kind,
     detail: str,
@@ -52,8 +50,8 @@ def _respond(
     headers: dict[str, str] | None = None,
     errors: list[FieldError] | None = None,
 ) -> Response:
+    """The answer for what went wrong with a request."""
     context: RequestContext = request.state.context
-    context.code = kind.code
     document = problem(
         kind,
         detail,
@@ -62,18 +60,16 @@ def _respond(
         rpc=None if kind is NO_METHOD else _rpc_of(request),
         errors=errors,
     )
+    answer = failure(context, kind, document)
     return Response(
-        render(document),
-        kind.status,
-        {**problem_headers(kind), **(headers or {})},
-        MEDIA_TYPE,
+        answer.body, answer.status, {**answer.headers, **(headers or {})}, answer.media_type
     )
 
 
 async def on_zap_error(request: Request, error: Exception) -> Response:
     """An error of zapcore reached the edge."""
     assert isinstance(error, ZapError)  # noqa: S101 - registered for this class
-    return _respond(request, kind_of(error), str(error))
+    return respond(request, kind_of(error), str(error))
 
 
 async def on_invalid_request(request: Request, error: Exception) -> Response:
@@ -83,13 +79,13 @@ async def on_invalid_request(request: Request, error: Exception) -> Response:
     if any(item["type"] == "json_invalid" for item in found):
         item = found[0]
         reason = item.get("ctx", {}).get("error", item["msg"])
-        return _respond(request, NOT_JSON, f"{reason} (at byte {item['loc'][-1]})")
+        return respond(request, NOT_JSON, f"{reason} (at byte {item['loc'][-1]})")
     if isinstance(error.body, bytes):
         detail = "send the body as JSON, with the header Content-Type: application/json"
-        return _respond(request, NOT_JSON, f"{detail} (curl: --json '{{…}}')")
+        return respond(request, NOT_JSON, f"{detail} (curl: --json '{{…}}')")
     errors = [FieldError(field=_field(item["loc"]), message=_message(item)) for item in found[:100]]
     detail = "; ".join(f"{item.field}: {item.message}" for item in errors[:5])
-    return _respond(request, INVALID, detail, errors=errors)
+    return respond(request, INVALID, detail, errors=errors)
 
 
 def _field(location: tuple[str | int, ...]) -> str:
@@ -115,7 +111,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
         headers = {"allow": ", ".join(sorted(_methods_at(request)))}
     else:
         detail = str(error.detail)
-    return _respond(request, kind, detail, headers=headers)
+    return respond(request, kind, detail, headers=headers)
 
 
 def _methods_at(request: Request) -> set[str]:
@@ -132,6 +128,6 @@ async def on_defect(request: Request, error: Exception) -> Response:
     """Something that nobody thought of."""
     del error  # the server logs it
     context: RequestContext = request.state.context
-    context.code = INTERNAL.code
     document = defect(request_id=context.request_id, rpc=_rpc_of(request))
-    return Response(render(document), INTERNAL.status, media_type=MEDIA_TYPE)
+    answer = failure(context, INTERNAL, document)
+    return Response(answer.body, answer.status, media_type=answer.media_type)

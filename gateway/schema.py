@@ -18,6 +18,7 @@ from pydantic.alias_generators import to_camel
 
 from zapcore.codec import Integer, KeyedBy, Message
 
+_WIDE = (Integer(64, signed=False), Integer(64, signed=True))
 _DECIMAL = re.compile(r"-?\d{1,20}", re.ASCII)
 
 
@@ -71,8 +72,8 @@ def _integer_type(integer: Integer) -> object:
     ]
 
 
-def _json_type(annotation: Any) -> Any:
-    """The pydantic type for a field's annotation."""
+def json_type(annotation: Any, model_of: Callable[[Any], type[MessageModel]]) -> Any:
+    """The pydantic type for a field's annotation; ``model_of`` gives those of messages in it."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation in (str, bool):
         return Annotated[annotation, Strict()]
@@ -81,13 +82,13 @@ def _json_type(annotation: Any) -> Any:
     if origin is Annotated and isinstance(arguments[1], Integer):
         return _integer_type(arguments[1])
     if origin is Annotated and isinstance(arguments[1], KeyedBy):
-        return _json_type(arguments[0])
+        return json_type(arguments[0], model_of)
     if origin in (Union, types.UnionType):
-        return _json_type(arguments[0]) | None
+        return json_type(arguments[0], model_of) | None
     if origin is list:
-        return types.GenericAlias(list, (_json_type(arguments[0]),))
+        return types.GenericAlias(list, (json_type(arguments[0], model_of),))
     if origin is dict:
-        return types.GenericAlias(dict, tuple(map(_json_type, arguments)))
+        return types.GenericAlias(dict, tuple(json_type(each, model_of) for each in arguments))
     return model_of(annotation)
 
 
@@ -95,16 +96,22 @@ def _example(value: object) -> object:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
-def _model_field(field: dataclasses.Field[Any], annotation: object) -> tuple[object, object]:
+def details_of(field: dataclasses.Field[Any]) -> dict[str, Any]:
+    """What the documents say of a field."""
     details: dict[str, Any] = {"description": field.metadata["doc"]}
     example = field.metadata["example"]
     if example not in (None, "", [], {}):
         details["examples"] = [_example(example)]
+    return details
+
+
+def _model_field(field: dataclasses.Field[Any], annotation: object) -> tuple[object, object]:
+    details, kind = details_of(field), json_type(annotation, model_of)
     if field.metadata["required"]:
-        return _json_type(annotation), Field(min_length=1, **details)
+        return kind, Field(min_length=1, **details)
     if field.default_factory is not dataclasses.MISSING:
-        return _json_type(annotation), Field(default_factory=field.default_factory, **details)
-    return _json_type(annotation), Field(default=field.default, **details)
+        return kind, Field(default_factory=field.default_factory, **details)
+    return kind, Field(default=field.default, **details)
 
 
 def model_of(cls: type[Message], without: frozenset[str] = frozenset()) -> type[MessageModel]:
@@ -128,7 +135,11 @@ def _make_model(cls: type[Any], without: frozenset[str]) -> type[MessageModel]:
 
 def to_message(model: MessageModel, **others: object) -> Message:
     """The message that a validated model stands for, with the fields that it lacks."""
-    given = {name: _plain(getattr(model, name)) for name in type(model).model_fields}
+    given = {
+        name: _plain(value)
+        for name in type(model).model_fields
+        if (value := getattr(model, name)) is not None
+    }
     cls: Callable[..., Message] = cast("Any", type(model)).message
     return cls(**given, **others)
 
@@ -146,9 +157,14 @@ def _plain(value: object) -> object:
 # Messages to JSON: one function per class, made once from the same annotations.
 
 
-def to_document(message: Message) -> dict[str, object]:
-    """A message as JSON-ready values: camelCase names, base64 for bytes."""
-    return _document_maker(cast("Any", type(message)))(message)
+def to_document(message: Message, *, wide_as_text: bool = False) -> dict[str, object]:
+    """A message as JSON-ready values: camelCase names, base64 for bytes.
+
+    Args:
+        message: the message.
+        wide_as_text: whether 64-bit integers are strings, as protobuf's JSON has them.
+    """
+    return _document_maker(cast("Any", type(message)), wide_as_text)(message)
 
 
 def to_json(message: Message) -> bytes:
@@ -157,36 +173,39 @@ def to_json(message: Message) -> bytes:
 
 
 @cache
-def _document_maker(cls: type[Any]) -> Callable[[Message], dict[str, object]]:
+def _document_maker(cls: type[Any], wide_as_text: bool) -> Callable[[Message], dict[str, object]]:
     hints = get_type_hints(cls, localns={}, include_extras=True)
     namespace: dict[str, Any] = {"base64_text": _base64_text}
-    items = [
-        f"{to_camel(field.name)!r}: {_expression(hints[field.name], f'm.{field.name}', namespace)}"
-        for field in dataclasses.fields(cls)
-    ]
+    items = []
+    for field in dataclasses.fields(cls):
+        value = _expression(hints[field.name], f"m.{field.name}", namespace, wide_as_text)
+        items.append(f"{to_camel(field.name)!r}: {value}")
     # The source is made of field names of this program; no input reaches it.
     made = eval(f"lambda m: {{{', '.join(items)}}}", namespace)  # noqa: S307
     return cast("Callable[[Message], dict[str, object]]", made)
 
 
-def _expression(annotation: Any, source: str, namespace: dict[str, Any]) -> str:
+def _expression(annotation: Any, source: str, namespace: dict[str, Any], wide_as_text: bool) -> str:
     """The source of a field's JSON-ready value; what it calls goes into ``namespace``."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is bytes:
         return f"base64_text({source})"
+    if origin is Annotated and wide_as_text and arguments[1] in _WIDE:
+        return f"str({source})"
     if origin is Annotated:
-        return _expression(arguments[0], source, namespace)
+        return _expression(arguments[0], source, namespace, wide_as_text)
     if origin in (Union, types.UnionType):
-        inner = _expression(arguments[0], source, namespace)
+        inner = _expression(arguments[0], source, namespace, wide_as_text)
         return source if inner == source else f"None if {source} is None else {inner}"
     if origin is list:
-        inner = _expression(arguments[0], "item", namespace)
+        inner = _expression(arguments[0], "item", namespace, wide_as_text)
         return source if inner == "item" else f"[{inner} for item in {source}]"
     if origin is dict:
-        inner = _expression(arguments[1], "item", namespace)
+        inner = _expression(arguments[1], "item", namespace, wide_as_text)
         return source if inner == "item" else f"{{k: {inner} for k, item in {source}.items()}}"
     if isinstance(annotation, type) and issubclass(annotation, Message):
-        namespace[f"document_of_{annotation.__name__}"] = _document_maker(cast("Any", annotation))
+        make = _document_maker(cast("Any", annotation), wide_as_text)
+        namespace[f"document_of_{annotation.__name__}"] = make
         return f"document_of_{annotation.__name__}({source})"
     return source
 

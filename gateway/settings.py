@@ -116,6 +116,10 @@ class Settings(BaseSettings):
     allowed_host: Words = Field((), description="Names beside localhost that Host may give.")
     allowed_origin: Words = Field((), description="Origins of web pages that may ask.")
 
+    old_api: bool = Field(
+        True, description="Whether to offer netrunner's old HTTP API too (POST /v1/control/...)."
+    )
+
     max_connections: int = Field(
         2048, ge=1, le=100_000, description="HTTP connections at once; idle ones make room."
     )

@@ -21,6 +21,9 @@ _LARGEST_KEPT = 64 * 1024
 
 _T = TypeVar("_T")
 
+Render = Callable[[Method[Message, Message], bytes], bytes]
+"""Makes an answer's JSON of its body."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallTimes:
@@ -56,6 +59,7 @@ class Upstream:
         request: Message | None = None,
         timeout: float | None = None,
         context: RequestContext | None = None,
+        render: Render | None = None,
     ) -> bytes:
         """Call an RPC; its answer's JSON.
 
@@ -64,12 +68,13 @@ class Upstream:
             request: its request; None for one with nothing but defaults.
             timeout: seconds; as :class:`CallTimes` says where None.
             context: of the HTTP request that the call is for; told what became of it.
+            render: makes the JSON of the answer's body; :meth:`render` where None.
 
         Raises:
             ZapError: whatever went wrong; see ConnectionPool.exchange.
         """
         payload = method.encode_request(request)
-        return await self.exchange(method, payload, timeout, context)
+        return await self._traced(method, payload, timeout, context, render or self.render)
 
     async def exchange(
         self,

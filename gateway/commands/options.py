@@ -35,7 +35,9 @@ def add_settings(parser: argparse.ArgumentParser, names: Iterable[str] | None = 
 
 def _add_flag(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
     text = (field.description or "").rstrip(".").replace("%", "%%")
-    if field.annotation is bool:
+    if field.annotation is bool and field.default:
+        group.add_argument(flag_of(name), action=argparse.BooleanOptionalAction, help=text)
+    elif field.annotation is bool:
         group.add_argument(flag_of(name), action="store_true", default=None, help=text)
     elif get_origin(field.annotation) is tuple:
         group.add_argument(

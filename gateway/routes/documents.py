@@ -107,6 +107,7 @@ def zap_extension(method: Method[Message, Message]) -> dict[str, Any]:
             "opcode": method.opcode,
             "subOpcode": method.sub_opcode,
             "provisional": method.provisional,
+            "streaming": method.streaming,
         }
     }
 

@@ -94,7 +94,7 @@ _Types = Annotated[
 # The answer.
 
 
-class _LiveStream(Response):
+class LiveStream(Response):
     """A streamed answer. FastAPI only checks the request; then the gateway goes on with it."""
 
     def __init__(self, request: Request, feed: StatusFeed, reader: Reader, media_type: str) -> None:
@@ -114,19 +114,25 @@ class _LiveStream(Response):
 
         Raises:
             Overloaded: there is no place; nothing was said yet.
+            StreamRefused: it failed before anything was said.
         """
         with self._feed.reading(self._reader):
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             watching = asyncio.get_running_loop().create_task(_watch(receive, self._reader))
             try:
-                await self._tell(send, _promptness(scope))
+                data = await self._begin()
+                start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+                await send(start)
+                await self._tell(data, send, _promptness(scope))
             finally:
                 watching.cancel()
                 await asyncio.wait((watching,))
 
-    async def _tell(self, send: Send, unsent: Callable[[], int]) -> None:
+    async def _begin(self) -> bytes:
+        """What the stream begins with."""
+        return self._reader.opening()
+
+    async def _tell(self, data: bytes, send: Send, unsent: Callable[[], int]) -> None:
         reader = self._reader
-        data = reader.opening()
         while reader.goes_on:
             if data:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
@@ -182,7 +188,7 @@ def _answer(request: Request, reader: Reader) -> Response:
     context = context_of(request)
     context.rpc, context.outcome = Rpcs.stream_status.name, "ok"
     media_type = NDJSON if _wants_lines(request) else SSE
-    return _LiveStream(request, services_of(request).feed, reader, media_type)
+    return LiveStream(request, services_of(request).feed, reader, media_type)
 
 
 async def _stream_status(

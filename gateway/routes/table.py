@@ -30,7 +30,7 @@ class Place:
         return {name: self.path_fields.get(name, name) for name in names}
 
 
-CLUSTER, NODES, PEERS, CHAINS, SNAPSHOTS, SERVER, GATEWAY = (
+CLUSTER, NODES, PEERS, CHAINS, SNAPSHOTS, SERVER, GATEWAY, COMPATIBILITY = (
     "cluster",
     "nodes",
     "peers",
@@ -38,6 +38,7 @@ CLUSTER, NODES, PEERS, CHAINS, SNAPSHOTS, SERVER, GATEWAY = (
     "snapshots",
     "server",
     "gateway",
+    "compatibility",
 )
 
 TAGS = {
@@ -48,6 +49,9 @@ TAGS = {
     SNAPSHOTS: "Saved states of the cluster.",
     SERVER: "The netrunner server.",
     GATEWAY: "This gateway.",
+    COMPATIBILITY: (
+        "netrunner's old HTTP API, for scripts that use it; docs/old-api.md tells what differs."
+    ),
 }
 
 _OF_NODE = {"name": "node_name"}

@@ -12,7 +12,7 @@ const followColours = () => document.documentElement.classList.toggle("dark-mode
 dark.addEventListener("change", followColours);
 followColours();
 
-const STREAM = ["responses", "200", "content", "text/event-stream"];
+const STREAM = ["x-zap", "streaming"];
 const HINT = `
 
 **This answer has no end**, so it can't be tried here. The [console](${page.dataset.console}) follows
@@ -37,7 +37,7 @@ const streamsAreNotTried = {
             wrapActions: {updateJsonSpec: (update) => (openapi) => update(withHints(openapi))},
             wrapSelectors: {
                 allowTryItOutFor: () => (state, path, method) =>
-                    !state.hasIn(["json", "paths", path, method, ...STREAM]),
+                    !state.getIn(["json", "paths", path, method, ...STREAM]),
             },
         },
     },

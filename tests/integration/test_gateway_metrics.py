@@ -24,8 +24,8 @@ from tests.integration.gateway_helpers import (
     Backend,
     Running,
     Watched,
+    all_operations,
     answers,
-    operations,
     running_gateway,
     sse,
 )
@@ -262,7 +262,7 @@ async def test_labels_come_from_a_fixed_set_whatever_clients_send():
         }
 
         pages = {"/", "/docs", "/static/{name}"}
-        routes = {path for _, path in operations()} | pages
+        routes = {path for _, path in all_operations()} | pages
         assert pages <= found.labels("route") <= routes | {"other"}
         assert found.labels("method") == set(METHODS_OF_HTTP)
         assert found.labels("status") <= {"200", "0", *(str(kind.status) for kind in KINDS)}

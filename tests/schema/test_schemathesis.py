@@ -16,10 +16,12 @@ import httpx
 import pytest
 
 from gateway.auth import new_token, token_line
+from gateway.routes.table import COMPATIBILITY
 from tests.integration.gateway_helpers import (
     clean_environment,
     command,
     identity_file,
+    old_operations,
     operations,
     simulator,
 )
@@ -44,6 +46,13 @@ CHECKS = {
     "ignored_auth",
     "object_level_authorization",
     "only_the_netrunner_server_fails",
+    "the_old_api_fails_its_own_way",
+}
+
+NOT_THE_OLD_APIS = {
+    *("unsupported_method", "allow_header_conformance"),  # it answers 501 where others do 405
+    *("use_after_free", "ensure_resource_availability"),  # its addresses are of no resources
+    "only_the_netrunner_server_fails",
 }
 
 OPEN = {"GET /healthz", "GET /readyz"}
@@ -65,7 +74,7 @@ class Served:
 
 
 @contextmanager
-def served(folder: Path, *, token: str = "") -> Iterator[Served]:
+def served(folder: Path, *, token: str = "", old_api: bool = False) -> Iterator[Served]:
     """Run both; whoever asks needs the token, where there is one."""
     tokens = ["--token", token_line("schemathesis", "operate", token)] if token else []
     with (
@@ -74,6 +83,7 @@ def served(folder: Path, *, token: str = "") -> Iterator[Served]:
             *("serve", "--port", "0", "--max-timeout", "60s", "--log-level", "error"),
             *("--upstream", server.address, "--server", server.fingerprint),
             *("--identity", identity_file(folder, "gateway")),
+            "--old-api" if old_api else "--no-old-api",
             *tokens,
         ) as gateway,
     ):
@@ -116,13 +126,19 @@ class Run:
         }
 
 
-def schemathesis(folder: Path, location: object, at: Served, *arguments: object) -> Run:
-    """Run Schemathesis as `schemathesis.toml` says."""
+def schemathesis(
+    folder: Path,
+    location: object,
+    at: Served,
+    *arguments: object,
+    config: str = "schemathesis.toml",
+) -> Run:
+    """Run Schemathesis as one of the files says."""
     report = folder / "report.ndjson"
     done = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "--no-color"),
-            *("--config-file", HERE / "schemathesis.toml"),
+            *("--config-file", HERE / config),
             *("run", str(location), "--url", at.url),
             *("--report", "ndjson", "--report-ndjson-path", report),
             *map(str, arguments),
@@ -157,6 +173,22 @@ def test_every_check_in_every_phase_finds_nothing(tmp_path: Path, with_tokens: b
     assert every <= {operation for _, operation, status in run.answers if status == 200}
     refused = {operation for _, operation, status in run.answers if status == 401}
     assert every & refused == (every - OPEN if with_tokens else set())
+
+
+def test_the_old_api_too(tmp_path: Path):
+    with served(tmp_path, token=new_token(), old_api=True) as gateway:
+        run = schemathesis(
+            *(tmp_path, gateway.url + "/openapi.json", gateway, "--include-tag", COMPATIBILITY),
+            config="schemathesis_old_api.toml",
+        )
+    assert run.status == 0, run.output
+    (finished,) = run.all("EngineFinished")
+    assert finished["stop_reason"] == "completed"
+    every = {f"{verb} {path}" for verb, path in old_operations()}
+    assert run.checks == CHECKS - NOT_THE_OLD_APIS
+    assert every == {operation for phase, operation, _ in run.answers if phase == "fuzzing"}
+    assert every == {operation for _, operation, status in run.answers if status == 200}
+    assert every == {operation for _, operation, status in run.answers if status == 401}
 
 
 def edited(document: Any, path: str, verb: str, **changes: Any) -> Any:

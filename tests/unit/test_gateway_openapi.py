@@ -11,7 +11,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gateway.api import build_api
 from gateway.errors import MEDIA_TYPE
-from gateway.routes.table import PLACES, TAGS
+from gateway.grpc_status import HTTP_STATUS
+from gateway.routes.control_table import OLD_ROUTES, OldRoute
+from gateway.routes.table import COMPATIBILITY, PLACES, TAGS
 from gateway.schema import model_of
 from gateway.settings import load_settings
 from zapcore.codec import Integer
@@ -27,6 +29,7 @@ OPERATIONS = {
 OF_THE_GATEWAY = {"GET /healthz", "GET /readyz", "GET /metrics", "POST /v1/stream-tickets"}
 OF_STATUS = {"GET /v1/nodes", "GET /v1/nodes/{name}"}
 OF_STREAMS = {"GET /v1/events/stream"}
+OF_THE_OLD_API = {f"POST {route.path}" for route in OLD_ROUTES}
 
 
 def walk(value: object, at: str = "#") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -75,6 +78,7 @@ def test_an_rpc_is_what_its_row_says(name: str):
         "opcode": method.opcode,
         "subOpcode": method.sub_opcode,
         "provisional": method.provisional,
+        "streaming": method.streaming,
     }
     assert operation["summary"] == method.summary
     assert operation["tags"] == [place.tag]
@@ -88,7 +92,7 @@ def test_operation_ids_are_unique():
 
 def test_nothing_is_there_that_is_in_no_table():
     rpcs = {f"{place.verb} {place.path}" for place in PLACES.values()}
-    assert set(OPERATIONS) == rpcs | OF_THE_GATEWAY | OF_STATUS | OF_STREAMS
+    assert set(OPERATIONS) == (rpcs | OF_THE_GATEWAY | OF_STATUS | OF_STREAMS | OF_THE_OLD_API)
 
 
 def test_every_tag_is_described_and_used():
@@ -118,7 +122,7 @@ def test_a_schema_and_its_fields_are_described(name: str):
         assert details.get("description"), f"{name}.{field}"
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", sorted(set(OPERATIONS) - OF_THE_OLD_API))
 def test_every_error_has_the_problem_schema_and_an_example_of_each_code(name: str):
     problem = Draft202012Validator({**SCHEMAS["Problem"], "components": DOCUMENT["components"]})
     problems = {
@@ -135,6 +139,47 @@ def test_every_error_has_the_problem_schema_and_an_example_of_each_code(name: st
             problem.validate(example["value"])
             assert example["value"]["code"] == code
             assert example["value"]["status"] == int(status)
+
+
+@pytest.mark.parametrize("route", OLD_ROUTES, ids=lambda route: route.path)
+def test_an_address_of_the_old_api_is_marked_and_fails_its_own_way(route: OldRoute):
+    operation = OPERATIONS[f"POST {route.path}"]
+    assert operation["tags"] == [COMPATIBILITY]
+    assert operation["x-zap"]["compatibility"] is True
+    assert operation["x-zap"]["rpc"] == route.method.name
+    assert operation["requestBody"]["required"] is False
+    assert [parameter["name"] for parameter in operation["parameters"]] == ["Grpc-Timeout"]
+    failures = {status for status in operation["responses"] if status != "200"}
+    assert {"400", "401", "403", "500", "503", "504"} <= failures
+    assert failures <= {str(status) for status in HTTP_STATUS.values()}
+    for status in failures:
+        schema = operation["responses"][status]["content"]["application/json"]["schema"]
+        assert schema == {"$ref": "#/components/schemas/GrpcStatus"}
+
+
+@pytest.mark.parametrize("route", OLD_ROUTES, ids=lambda route: route.path)
+def test_no_answer_of_the_old_api_has_what_its_schema_would_have_to_tell_as_text(route: OldRoute):
+    """Its 64-bit integers are strings, and the schemas of answers are those of the other routes."""
+    pending, seen = [route.method.response.__name__], set()
+    while pending:
+        name = pending.pop()
+        seen.add(name)
+        for _, value in walk(SCHEMAS[name]):
+            assert value.get("format") not in ("int64", "uint64"), name
+            reference = value.get("$ref", "").removeprefix("#/components/schemas/")
+            if reference and reference not in seen:
+                pending.append(reference)
+
+
+def test_without_the_old_api_nothing_of_it_is_in_the_document():
+    settings = load_settings({"old_api": False}, environment=False)
+    document = build_api(settings).openapi()
+    assert set(document["paths"]) == {
+        path for path in DOCUMENT["paths"] if not path.startswith("/v1/control/")
+    }
+    assert set(document["paths"]["/v1/ping"]) == {"get"}
+    assert not [name for name in document["components"]["schemas"] if name.startswith("Control")]
+    assert COMPATIBILITY not in {tag["name"] for tag in document["tags"]}
 
 
 @pytest.mark.parametrize("name", PLACES)

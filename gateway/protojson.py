@@ -1,0 +1,134 @@
+"""protobuf's JSON, as netrunner's old HTTP API read and wrote it.
+
+What protojson takes, these take: an empty body, fields nobody knows, both spellings of a name, null
+for what is absent, and the names that fields had before validator sets were called chains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NoReturn, cast, get_type_hints
+
+import pydantic_core
+from pydantic import AliasChoices, ConfigDict, Field, model_validator
+from pydantic import create_model as create_pydantic_model
+from pydantic.alias_generators import to_camel
+
+from gateway.schema import MessageModel, details_of, json_type, to_document, to_message
+from zapcore.codec import Message
+
+OLDER_NAMES = {
+    "whitelisted_chains": "whitelisted_subnets",
+    "chain_config_files": "subnet_configs",
+    "chain_config_file": "subnet_config",
+    "chain_id": "subnet_id",
+    "chain_spec": "subnet_spec",
+    "chain_specs": "subnet_specs",
+    "elastic_chain_spec": "elastic_subnet_spec",
+}
+"""What fields of requests were called before."""
+
+PREFIX = "Control"
+"""Begins the names of these models, which stand beside the others in the OpenAPI document."""
+
+
+class Malformed(ValueError):
+    """A body is no JSON; ``position`` is the byte where that shows."""
+
+    def __init__(self, reason: str, position: int) -> None:
+        super().__init__(reason)
+        self.position = position
+
+
+class LenientModel(MessageModel):
+    """A request as the old API takes it: every field may be absent, and others may be there."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_given_once(cls, data: object) -> object:
+        if isinstance(data, dict):
+            for name in cls.model_fields:
+                given = [each for each in spellings(name) if each in data]
+                if len(given) > 1:
+                    raise ValueError(f"{given[0]} and {given[1]} are one field: give one of them")
+        return data
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """The names in JSON for a field, the usual one first."""
+    older = OLDER_NAMES.get(name)
+    names = (name,) if older is None else (name, older)
+    return tuple(dict.fromkeys(spelling for each in names for spelling in (to_camel(each), each)))
+
+
+def lenient_model_of(cls: type[Message]) -> type[LenientModel]:
+    """The model of a request's class."""
+    return _make_model(cast("Any", cls))
+
+
+@cache
+def _make_model(cls: type[Any]) -> type[LenientModel]:
+    hints = get_type_hints(cls, localns={}, include_extras=True)
+    fields = {
+        field.name: (json_type(hints[field.name], lenient_model_of) | None, _field(field))
+        for field in dataclasses.fields(cls)
+    }
+    make = cast("Any", create_pydantic_model)
+    made = make(PREFIX + cls.__name__, __base__=LenientModel, __doc__=cls.__doc__, **fields)
+    made.message = cls
+    return cast("type[LenientModel]", made)
+
+
+def _field(field: dataclasses.Field[Any]) -> object:
+    details = details_of(field)
+    if (older := OLDER_NAMES.get(field.name)) is not None:
+        details["description"] += f" Its older name, {to_camel(older)}, is taken too."
+    return Field(default=None, validation_alias=AliasChoices(*spellings(field.name)), **details)
+
+
+def read(cls: type[Message], body: bytes) -> Message:
+    """The request that a body tells.
+
+    Raises:
+        Malformed: it is no JSON.
+        pydantic.ValidationError: it is JSON that the request can't be read from.
+    """
+    return to_message(lenient_model_of(cls).model_validate(_first_value(body)))
+
+
+def _first_value(body: bytes) -> object:
+    """The first JSON value; the old API did not look at what stands behind it."""
+    try:
+        text = body.decode().lstrip(" \t\r\n")
+        return _DECODER.raw_decode(text)[0] if text else {}
+    except UnicodeDecodeError as error:
+        raise Malformed("the body is not UTF-8", error.start) from error
+    except json.JSONDecodeError as error:
+        raise Malformed(error.msg, len(body) - len(text[error.pos :].encode())) from error
+    except (ValueError, RecursionError) as error:
+        raise Malformed("a value is too deep, too long, or no number", 0) from error
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number)
+
+
+def write(message: Message, also: Mapping[str, str]) -> bytes:
+    """An answer's JSON, with every field, and 64-bit integers as strings.
+
+    Args:
+        message: the answer.
+        also: older names of fields under which they are told once more.
+    """
+    document = to_document(message, wide_as_text=True)
+    for name, older in also.items():
+        document[older] = document[name]
+    return pydantic_core.to_json(document)

@@ -21,7 +21,7 @@ from gateway.routes.nodes import add_node_routes
 from gateway.routes.operations import add_operation_routes
 from gateway.routes.pages import add_pages
 from gateway.routes.rpc import add_rpc_routes
-from gateway.routes.streams import TICKET_PARAMETER, add_stream_routes
+from gateway.routes.streams import TICKET_PARAMETER, add_stream_routes, stream_schemas
 from gateway.routes.table import COMPATIBILITY, TAGS
 from gateway.routes.tickets import add_ticket_route
 from gateway.schema import model_of
@@ -104,7 +104,7 @@ def openapi_document(api: FastAPI, more: Mapping[str, Any]) -> dict[str, Any]:
             )
             schema.pop("$defs", None)
             schemas[model.__name__] = schema
-        schemas |= more
+        schemas |= {**stream_schemas(), **more}
         for schema in schemas.values():
             _restore_limits(schema)
         for operations in document["paths"].values():

@@ -85,6 +85,8 @@ _Subject = Annotated[
 class Event(BaseModel):
     """One change, as readers get it."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
     id: Annotated[
         str,
         Field(

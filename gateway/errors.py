@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field
@@ -104,10 +104,23 @@ class FieldError(BaseModel):
     message: Annotated[str, Field(description="What is wrong.", examples=["Field required"])]
 
 
+def _left_out_rather_than_null(schema: dict[str, Any]) -> None:
+    """Let a model's JSON schema say so of what may be None."""
+    for part in schema["properties"].values():
+        if "anyOf" in part:
+            kind, _ = part.pop("anyOf")
+            del part["default"]
+            part.update(kind)
+
+
 class Problem(BaseModel):
     """A problem document (RFC 9457)."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        json_schema_extra=_left_out_rather_than_null,
+    )
 
     type: Annotated[
         str,
@@ -124,7 +137,7 @@ class Problem(BaseModel):
     ] = None
     request_id: Annotated[
         str, Field(description="The request's id, as in the X-Request-ID header.")
-    ] = ""
+    ]
     errors: Annotated[
         list[FieldError] | None, Field(description="Each part of the request that is wrong.")
     ] = None

@@ -1,7 +1,7 @@
 """python -m tools.run_tests [OPTIONS]: every test, in two runs of pytest side by side.
 
-What mostly waits, for browsers and commands, goes beside the rest; its output follows when both are
-done. The options are for the rest.
+What mostly waits, for browsers, commands and peers, goes beside the rest; its output follows when
+both are done. The options are for the rest.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 
-APART = ("tests/browser", "tests/commands")
+APART = ("tests/browser", "tests/clients", "tests/commands")
 
 
 def main() -> int:

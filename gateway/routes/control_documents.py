@@ -13,6 +13,7 @@ from gateway.failures import JSON
 from gateway.grpc_status import http_status_of
 from gateway.routes.control_table import TIMEOUT_HEADER, OldRoute
 from gateway.routes.documents import description_of, problems_of, zap_extension
+from gateway.routes.streams import line_schema
 from zapcore.codec import Message
 from zapcore.methods import METHODS, Method, Rpcs
 
@@ -37,20 +38,10 @@ class GrpcStatus(BaseModel):
 
 
 _REF = "#/components/schemas/"
-_LINE = "ControlStreamLine"
-_LINE_SCHEMA: dict[str, Any] = {
-    "description": "A line of the stream: a state, or what ended it.",
-    "anyOf": [
-        {
-            "type": "object",
-            "properties": {key: {"$ref": f"{_REF}{name}"}},
-            "required": [key],
-        }
-        for key, name in (
-            ("result", Rpcs.stream_status.response.__name__),
-            ("error", GrpcStatus.__name__),
-        )
-    ],
+_STATE = Rpcs.stream_status.response.__name__
+_LINES = {
+    "ControlResultLine": line_schema("result", _STATE, "The state."),
+    "ControlErrorLine": line_schema("error", GrpcStatus.__name__, "What ended it."),
 }
 _DESCRIPTION = (
     "As netrunner's old HTTP API had it. The body is JSON whatever its Content-Type says; none is"
@@ -107,9 +98,13 @@ def _success(route: OldRoute) -> dict[str, Any]:
     if not route.method.streaming:
         description = inspect.getdoc(route.method.response)
         return {"description": description, "content": {JSON: {}}, "model": _answer_model(route)}
+    lines = {
+        "description": "One line of the stream.",
+        "anyOf": [{"$ref": _REF + name} for name in _LINES],
+    }
     return {
         "description": "Lines of JSON, each a state.",
-        "content": {JSON: {"schema": {"$ref": f"{_REF}{_LINE}"}}},
+        "content": {JSON: {"schema": lines}},
     }
 
 
@@ -128,7 +123,7 @@ def control_schemas() -> dict[str, Any]:
     """The schemas that the old API's operations refer to."""
     schemas: dict[str, Any] = {
         GrpcStatus.__name__: GrpcStatus.model_json_schema(mode="serialization"),
-        _LINE: _LINE_SCHEMA,
+        **_LINES,
     }
     for method in METHODS.values():
         model = protojson.lenient_model_of(method.request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gateway.routes.table import operation_id
 from zapcore.codec import Message
 from zapcore.methods import METHODS, Method, Rpcs
 
@@ -28,9 +29,13 @@ class OldRoute:
 
 
 def _route(method: Method[Message, Message], name: str = "", **also: str) -> OldRoute:
-    name = name or method.name
+    name = name or _capitalized(operation_id(method))
     path = _PING if method is Rpcs.ping else _BELOW + name.lower()
     return OldRoute(path, method, name, also)
+
+
+def _capitalized(name: str) -> str:
+    return name[0].upper() + name[1:]
 
 
 OLD_ROUTES = (

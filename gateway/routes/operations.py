@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from gateway import metrics
@@ -17,16 +17,21 @@ from gateway.routes.services import context_of, services_of
 from gateway.routes.table import GATEWAY
 
 _NO_TOKEN: dict[str, Any] = {"security": []}
+_ALWAYS_ALL = ConfigDict(json_schema_serialization_defaults_required=True)
 
 
 class Health(BaseModel):
     """The gateway process lives."""
+
+    model_config = _ALWAYS_ALL
 
     status: Annotated[str, Field(description="Always `ok`.", examples=["ok"])] = "ok"
 
 
 class Readiness(BaseModel):
     """A connection to the netrunner server stands."""
+
+    model_config = _ALWAYS_ALL
 
     status: Annotated[str, Field(description="Always `ready`.", examples=["ready"])] = "ready"
     upstream: Annotated[str, Field(description="The server's address.", examples=["host:9999"])]

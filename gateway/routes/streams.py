@@ -37,6 +37,7 @@ PROMPT = "zap_gateway.prompt"
 """The ASGI extension of a server that can be asked to keep as little as it can unsent."""
 
 _DEFAULT_INTERVAL = 1.0
+_LONGEST_TICKET = 256
 _FLUSH = {"type": "http.response.body", "body": b"", "more_body": True}
 
 
@@ -55,16 +56,18 @@ _Interval = Annotated[
 ]
 _Changes = Annotated[bool, Query(description="Only send a state that differs from the last one.")]
 _Status = Annotated[bool, Query(description="Send states too, as the status stream does.")]
+# What is absent from a request is not null there: the documents speak of the texts alone.
 _Ticket = Annotated[
-    str | None,
-    Query(description="Instead of a token; see POST /v1/stream-tickets.", max_length=256),
+    Annotated[str | None, WithJsonSchema({"type": "string", "maxLength": _LONGEST_TICKET})],
+    Query(
+        description="Instead of a token; see POST /v1/stream-tickets.", max_length=_LONGEST_TICKET
+    ),
 ]
 _LastEventId = Annotated[
-    str | None,
+    Annotated[str | None, WithJsonSchema({"type": "string", "examples": ["5f0c91d2-4242-17"]})],
     Header(
         alias="Last-Event-ID",
         description="The id of the last event that was read, to go on behind it.",
-        examples=["5f0c91d2-4242-17"],
     ),
 ]
 
@@ -79,15 +82,16 @@ def _known_types(text: str) -> str:
 _ONE_TYPE = "|".join(name.replace(".", r"\.") for name in EVENT_TYPES)
 _Types = Annotated[
     Annotated[
-        str,
-        AfterValidator(_known_types),
-        WithJsonSchema({"type": "string", "pattern": rf"^({_ONE_TYPE})(,({_ONE_TYPE}))*$"}),
-    ]
-    | None,
-    Query(
-        description="Types of events to send, separated by commas; all where absent.",
-        examples=["node.paused,node.resumed"],
-    ),
+        Annotated[str, AfterValidator(_known_types)] | None,
+        WithJsonSchema(
+            {
+                "type": "string",
+                "pattern": rf"^({_ONE_TYPE})(,({_ONE_TYPE}))*$",
+                "examples": ["node.paused,node.resumed"],
+            }
+        ),
+    ],
+    Query(description="Types of events to send, separated by commas; all where absent."),
 ]
 
 
@@ -221,42 +225,78 @@ async def _stream_events(
 # The documents.
 
 
+def _reference(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
 def _event(
     kinds: tuple[str, ...], payload: str, description: str, *, numbered: bool
 ) -> dict[str, Any]:
     """One event as its fields: that is how tools read the schema of a stream of events."""
-    data = {"$ref": f"#/components/schemas/{payload}"}
+    choice = {"enum": list(kinds)} if len(kinds) > 1 else {"const": kinds[0]}
     fields: dict[str, Any] = {
-        "event": {"type": "string", "enum": list(kinds), "description": "The type of the event."},
+        "event": {"type": "string", **choice, "description": "The type of the event."},
         "data": {
             "type": "string",
             "contentMediaType": "application/json",
-            "contentSchema": data,
+            "contentSchema": _reference(payload),
             "description": description,
         },
     }
     if numbered:
         fields["id"] = {"type": "string", "description": "The event's place in the stream."}
-    return {"type": "object", "properties": fields, "required": list(fields)}
+    return {
+        "type": "object",
+        "description": f"An event of a stream. {description}",
+        "properties": fields,
+        "required": list(fields),
+    }
+
+
+def line_schema(kind: str, payload: str, description: str) -> dict[str, Any]:
+    """A line that is not of the kind that the stream is of, under the name of its own."""
+    item = {**_reference(payload), "description": description}
+    return {
+        "type": "object",
+        "description": f"A line of a stream. {description}",
+        "properties": {kind: item},
+        "required": [kind],
+    }
 
 
 _STATUS = schema.model_of(Rpcs.stream_status.response).__name__
-_STATUS_EVENTS = (
-    _event(("status",), _STATUS, "The state.", numbered=True),
-    _event(("error",), "Problem", "What went wrong upstream.", numbered=True),
-    _event(("restart",), "Restart", "Another process answers.", numbered=False),
-    _event(("end",), "Problem", "Why the stream ends.", numbered=False),
+_NOTICES = (
+    ("Error", "Problem", "What went wrong upstream.", True),
+    ("Restart", "Restart", "Another process answers.", False),
+    ("End", "Problem", "Why the stream ends.", False),
 )
 
 
-def _stream_response(events: tuple[dict[str, Any], ...], line: str) -> dict[int | str, Any]:
-    schema_of_events = {"description": "One event of the stream.", "anyOf": list(events)}
+def stream_schemas() -> dict[str, Any]:
+    """The schemas that the streams' answers refer to, by name: generators call their types so."""
+    schemas = {
+        "ChangeEvent": _event(EVENT_TYPES, "Event", "The change.", numbered=True),
+        "StatusEvent": _event(("status",), _STATUS, "The state.", numbered=True),
+        "StatusLine": line_schema("status", _STATUS, "The state."),
+    }
+    for name, payload, text, numbered in _NOTICES:
+        schemas[f"{name}Event"] = _event((name.lower(),), payload, text, numbered=numbered)
+        schemas[f"{name}Line"] = line_schema(name.lower(), payload, text)
+    return schemas
+
+
+def _stream_response(events: tuple[str, ...], lines: tuple[str, ...]) -> dict[int | str, Any]:
+    def one_of(what: str, kinds: tuple[str, ...]) -> dict[str, Any]:
+        names = (*kinds, *(f"{name}{what.capitalize()}" for name, *_ in _NOTICES))
+        any_of = [_reference(name) for name in names]
+        return {"schema": {"description": f"One {what} of the stream.", "anyOf": any_of}}
+
     return {
         200: {
             "description": "The stream.",
             "content": {
-                SSE: {"schema": schema_of_events},
-                NDJSON: {"schema": {"$ref": f"#/components/schemas/{line}"}},
+                SSE: one_of("event", events),
+                NDJSON: one_of("line", lines),
             },
         },
         **problem_responses((*ALWAYS, INVALID, OVERLOADED)),
@@ -293,7 +333,7 @@ def add_stream_routes(api: FastAPI) -> None:
         ),
         operation_id=operation_id(method),
         response_class=Response,
-        responses=_stream_response(_STATUS_EVENTS, _STATUS),
+        responses=_stream_response(("StatusEvent",), (_STATUS,)),
         openapi_extra={**zap_extension(method), **_SECURITY},
     )
     api.add_api_route(
@@ -311,8 +351,6 @@ def add_stream_routes(api: FastAPI) -> None:
         ),
         operation_id="streamEvents",
         response_class=Response,
-        responses=_stream_response(
-            (_event(EVENT_TYPES, "Event", "The change.", numbered=True), *_STATUS_EVENTS), "Event"
-        ),
+        responses=_stream_response(("ChangeEvent", "StatusEvent"), ("Event", "StatusLine")),
         openapi_extra={**zap_extension(method), **_SECURITY},
     )

@@ -21,7 +21,11 @@ TICKETS_PATH = "/v1/stream-tickets"
 class Ticket(BaseModel):
     """Leave to open streams for a short time."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        json_schema_serialization_defaults_required=True,
+    )
 
     ticket: Annotated[
         str,

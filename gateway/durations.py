@@ -6,7 +6,7 @@ import re
 
 _DURATION = re.compile(r"(?P<number>\d{1,12}(?:\.\d{1,9})?)(?P<unit>ms|s|m|h)?", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
-_GRPC_TIMEOUT = re.compile(r"(?P<number>\d{1,8})(?P<unit>[HMSmun])", re.ASCII)
+_GRPC_TIMEOUT = re.compile(r"(?P<number>\d{1,18})(?P<unit>[HMSmun])", re.ASCII)
 _GRPC_SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
@@ -35,7 +35,9 @@ def parse_bounded(text: str, minimum: float, maximum: float) -> float:
 
 
 def parse_grpc_timeout(text: str) -> float:
-    """Seconds, of a `grpc-timeout` as gRPC over HTTP/2 has it: up to eight digits and a unit.
+    """Seconds, of a `grpc-timeout` as grpc-gateway takes it: a whole number and a unit.
+
+    gRPC itself has up to eight digits; grpc-gateway does not count them.
 
     Raises:
         ValueError: it has another form; in grpc-gateway's words.

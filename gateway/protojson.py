@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NoReturn, cast, get_type_hints
@@ -33,6 +34,9 @@ OLDER_NAMES = {
 
 PREFIX = "Control"
 """Begins the names of these models, which stand beside the others in the OpenAPI document."""
+
+
+_LONGEST_REASON = 100
 
 
 class Malformed(ValueError):
@@ -105,20 +109,35 @@ def _first_value(body: bytes) -> object:
     """The first JSON value; the old API did not look at what stands behind it."""
     try:
         text = body.decode().lstrip(" \t\r\n")
-        return _DECODER.raw_decode(text)[0] if text else {}
+        value = _DECODER.raw_decode(text)[0] if text else {}
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError as error:
+        raise Malformed("a text has half of a surrogate pair", 0) from error
     except UnicodeDecodeError as error:
         raise Malformed("the body is not UTF-8", error.start) from error
     except json.JSONDecodeError as error:
         raise Malformed(error.msg, len(body) - len(text[error.pos :].encode())) from error
-    except (ValueError, RecursionError) as error:
-        raise Malformed("a value is too deep, too long, or no number", 0) from error
+    except ValueError as error:
+        raise Malformed(str(error)[:_LONGEST_REASON], 0) from error
+    except RecursionError as error:
+        raise Malformed("it is too deep", 0) from error
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON")
+    raise ValueError(f"{text} is no number in JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_number)
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name comes twice in one object")
+    return found
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number, object_pairs_hook=_once)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def write(message: Message, also: Mapping[str, str]) -> bytes:

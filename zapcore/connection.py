@@ -391,6 +391,8 @@ class Connection(Channel):
         """Send a request that is encoded already; the answer's body. Otherwise as :meth:`call`."""
         if timeout is None:
             timeout = DEFAULT_TIMEOUT
+        if timeout <= 0:
+            raise DeadlineExceeded(f"{method} was not sent: its time was over before")
         deadline = self._loop.time() + timeout
         if not self._writable.is_set():
             await self._writable_before(deadline, method, timeout)

@@ -13,12 +13,15 @@ from typing import Any, cast
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway import protojson
 from gateway.durations import parse_grpc_timeout
+from gateway.errors import UNAVAILABLE, problem_headers
 from gateway.failures import JSON, StreamRefused
+from gateway.grpc_status import http_status_of, render_chunk
 from gateway.readers import Terms
 from gateway.results import ResultReader, Results
 from gateway.routes.control_documents import documents_of
@@ -64,17 +67,15 @@ def _timeout(request: Request, default: float | None, longest: float) -> float |
     """Seconds that the call may take; ``default`` where the request doesn't say.
 
     Raises:
-        RequestValidationError: it says so in a form that gRPC does not know.
+        HTTPException: it says so in a form that gRPC does not know.
     """
     given = request.headers.get(TIMEOUT_HEADER)
-    if given is None:
+    if not given:
         return default
     try:
         seconds = parse_grpc_timeout(given)
     except ValueError as error:
-        place = ("header", TIMEOUT_HEADER)
-        malformed = {"type": "value_error", "loc": place, "msg": str(error)}
-        raise RequestValidationError([malformed]) from error
+        raise HTTPException(400, str(error)) from error
     return min(seconds, longest) if seconds else default
 
 
@@ -140,9 +141,29 @@ class _ResultStream(LiveStream):
             expiry = loop.call_later(self._timeout, self._results.expire)
         try:
             await super()._stream(scope, receive, send)
+        except StreamRefused as refused:
+            if refused.kind is UNAVAILABLE:
+                raise  # the old API did not even begin a stream then
+            await self._refuse(refused, send)
         finally:
             if expiry is not None:
                 expiry.cancel()
+
+    async def _refuse(self, refused: StreamRefused, send: Send) -> None:
+        """Tell the failure in the stream's own form, with its status."""
+        self._context.code = refused.kind.code
+        headers = [
+            (name.encode(), value.encode()) for name, value in problem_headers(refused.kind).items()
+        ]
+        status = http_status_of(refused.kind)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [*self.raw_headers, *headers],
+            }
+        )
+        await send({"type": "http.response.body", "body": render_chunk(refused.kind, str(refused))})
 
     async def _begin(self) -> bytes:
         reader = self._results

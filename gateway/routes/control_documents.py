@@ -22,10 +22,10 @@ _TIMEOUT_PARAMETER = {
     "in": "header",
     "required": False,
     "description": (
-        "The deadline: up to eight digits and a unit, H (hours), M (minutes), S (seconds),"
+        "The deadline: a whole number and a unit, H (hours), M (minutes), S (seconds),"
         " m (milliseconds), u (microseconds) or n (nanoseconds). 0 stands for none given."
     ),
-    "schema": {"type": "string", "pattern": "^[0-9]{1,8}[HMSmun]$", "examples": ["30S"]},
+    "schema": {"type": "string", "pattern": "^[0-9]{1,18}[HMSmun]$", "examples": ["30S"]},
 }
 
 

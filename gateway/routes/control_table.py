@@ -52,4 +52,6 @@ OLD_READ_PATHS = frozenset(route.path for route in OLD_ROUTES if route.method.re
 
 def is_old(verb: str, path: str) -> bool:
     """Whether a request is for the old API, known to it or not."""
-    return path.startswith(_BELOW) or (path == _PING and verb == "POST")
+    if path == _PING:
+        return verb == "POST"
+    return path.startswith(_BELOW) or path == _BELOW.rstrip("/")

@@ -361,11 +361,13 @@ async def test_every_call_has_its_own_deadline_in_whatever_order_they_come() -> 
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0])
-async def test_a_deadline_that_has_passed_already_ends_the_call(timeout: float) -> None:
-    async with ScriptedServer(never) as server, dialled(server) as connection:
-        with pytest.raises(DeadlineExceeded):
-            await soon(connection.call(Rpcs.ping, timeout=timeout))
+async def test_a_call_whose_deadline_has_passed_already_is_not_sent(timeout: float) -> None:
+    async with ScriptedServer(answer_pings) as server, dialled(server) as connection:
+        with pytest.raises(DeadlineExceeded, match="Stop was not sent"):
+            await soon(connection.call(Rpcs.stop, timeout=timeout))
         assert connection.calls == 0
+        await soon(connection.call(Rpcs.ping))
+        assert [envelope.opcode for envelope in server.received] == [60]
 
 
 # Peers that break rules.

@@ -145,6 +145,10 @@ def test_a_body_that_is_no_object_is_refused(other: bytes):
         (b"{'name':1}", 1),
         (b'{"a":1,}', 6),
         (b"name=node1", 0),
+        (b'{"name":"a","name":"b"}', 0),
+        (b'{"chainConfigs":{"C":"","C":""}}', 0),
+        (b'{"name":"\\ud800"}', 0),
+        (b'{"name":"\\uDFFF x"}', 0),
         (b'{"a":"\xff"}', 6),
         (b'{"numNodes":NaN}', 0),
         (b"[" * 1_000_000, 0),
@@ -171,6 +175,11 @@ def test_what_stands_behind_the_first_value_is_not_looked_at(rest: bytes):
     assert protojson.read(m.PauseNodeRequest, b'{"name":"a"} ' + rest) == m.PauseNodeRequest(
         name="a"
     )
+
+
+def test_a_whole_surrogate_pair_is_a_character():
+    given = b'{"name":"\\ud83d\\ude00"}'
+    assert protojson.read(m.PauseNodeRequest, given) == m.PauseNodeRequest(name="😀")
 
 
 def test_base64_of_either_alphabet():

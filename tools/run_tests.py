@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 
-APART = ("tests/browser", "tests/clients", "tests/commands")
+APART = ("tests/browser", "tests/clients", "tests/commands", "tests/interop")
 
 
 def main() -> int:

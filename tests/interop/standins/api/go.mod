@@ -1,0 +1,3 @@
+module github.com/luxfi/api
+
+go 1.24

@@ -162,8 +162,9 @@ class ConnectionPool:
     """Persistent connections to one server; the least busy one carries a call.
 
     ``async with ConnectionPool(...)`` starts to dial and does not wait: a server that is not there
-    yet is dialled again and again. A call that only reads is repeated once on another connection
-    when its own breaks; a call that changes something is sent at most once.
+    yet is dialled again and again. A call that only reads is repeated once when its connection
+    breaks, on one where the server is heard since; a call that changes something is sent at most
+    once.
 
     Args:
         address: host:port of a netrunner server.
@@ -296,7 +297,7 @@ class ConnectionPool:
         Raises:
             ZapError: the last failure to connect, after ``timeout`` seconds.
         """
-        await self._acquire(asyncio.get_running_loop().time() + timeout, None)
+        await self._acquire(asyncio.get_running_loop().time() + timeout)
 
     async def call(
         self,
@@ -335,9 +336,9 @@ class ConnectionPool:
         deadline = loop.time() + timeout
         self._calls += 1
         try:
-            connection = self._least_busy(None)
+            connection = self._least_busy()
             if connection is None:
-                connection = await self._acquire(self._patience(deadline), None)
+                connection = await self._acquire(self._patience(deadline))
                 timeout = deadline - loop.time()
             try:
                 return await connection.exchange(method, payload, timeout=timeout)
@@ -345,9 +346,8 @@ class ConnectionPool:
                 _check_repeatable(method, error)
                 if self._closed:
                     raise
-            another = self._least_busy(connection)
-            if another is None:
-                another = await self._acquire(self._patience(deadline), connection)
+            # What took this one may be about to take the others: the server's end, for one.
+            another = await self._acquire(self._patience(deadline), heard_since=loop.time())
             try:
                 return await another.exchange(method, payload, timeout=deadline - loop.time())
             except ConnectionLost as error:
@@ -356,11 +356,13 @@ class ConnectionPool:
         finally:
             self._calls -= 1
 
-    def _least_busy(self, but: Connection | None) -> Connection | None:
+    def _least_busy(self, heard_since: float = -math.inf) -> Connection | None:
         best: Connection | None = None
         for slot in self._slots:
             connection = slot.connection
-            if connection is None or connection is but or not connection.usable:
+            if connection is None or not connection.usable:
+                continue
+            if connection.last_received < heard_since:
                 continue
             if best is None or connection.load < best.load:
                 best = connection
@@ -371,19 +373,26 @@ class ConnectionPool:
         since = min(asyncio.get_running_loop().time(), self._down_since)
         return min(deadline, since + self.limits.acquire_timeout)
 
-    async def _acquire(self, until: float, but: Connection | None) -> Connection:
-        """Wait for a connection that can carry a call; in vain while the server is a stranger."""
+    async def _acquire(self, until: float, heard_since: float = -math.inf) -> Connection:
+        """Wait for a connection that can carry a call; in vain while the server is a stranger.
+
+        Args:
+            until: how long, by the event loop's clock.
+            heard_since: prefer one on which the server was heard since, by the same clock.
+        """
         if isinstance(self.last_failure, IdentityMismatch) and not self.connected_now:
             raise self._unavailable()
         try:
             async with asyncio.timeout_at(until):
-                while (connection := self._least_busy(but)) is None:
+                while (connection := self._least_busy(heard_since)) is None:
                     if self._closed:
                         raise ConnectionLost("the pool is closed", sent=False)
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError as error:
-            raise self._unavailable() from error
+            connection = self._least_busy()
+            if connection is None:
+                raise self._unavailable() from error
         return connection
 
     def _unavailable(self) -> ZapError:

@@ -275,6 +275,52 @@ async def test_a_read_is_repeated_once_on_another_connection() -> None:
         assert sum(bool(peer.received) for peer in server.peers) == 2
 
 
+async def test_a_read_is_not_repeated_on_a_connection_that_is_about_to_break_too() -> None:
+    """As when the server dies: its connections do not all end in the same turn of the loop."""
+    asked = asyncio.Event()
+
+    async def play(peer: Peer) -> None:
+        if len(server.peers) > 2:
+            await answer_pings(peer)
+        while True:
+            await peer.message()
+            asked.set()
+
+    async with ScriptedServer(play) as server, pooled(server, 2) as pool:
+        await connected(pool, 2)
+        call = asyncio.create_task(pool.call(Rpcs.ping))
+        await soon(asked.wait())
+        first, second = sorted(server.peers, key=lambda peer: not peer.received)
+        first.writer.transport.abort()
+        await eventually(lambda: len(pool.connections) < 2)
+        await turns()
+        second.writer.transport.abort()
+        assert (await soon(call)).pid == 1
+        assert not second.received
+
+
+async def test_a_read_is_repeated_on_an_older_connection_where_no_other_can_be_made() -> None:
+    async def play(peer: Peer) -> None:
+        if len(server.peers) > 2:
+            return
+        await peer.respond(identity_of("server"))
+        if peer is server.peers[0]:
+            await first_answered.wait()
+            await break_at_request(peer)
+        await answer_pings(peer)
+
+    first_answered = asyncio.Event()
+    limits = PoolLimits(acquire_timeout=0.2)
+    async with (
+        ScriptedServer(play, raw=True) as server,
+        pooled(server, 2, limits) as pool,
+    ):
+        await connected(pool, 2)
+        first_answered.set()
+        answers = await soon(asyncio.gather(*(pool.call(Rpcs.ping) for _ in range(2))))
+        assert [answer.pid for answer in answers] == [1, 1]
+
+
 async def test_a_read_is_repeated_on_a_fresh_connection_where_there_was_one_alone() -> None:
     async with ScriptedServer(first_then(1, answer_pings)) as server, pooled(server) as pool:
         assert (await soon(pool.call(Rpcs.ping))).pid == 1

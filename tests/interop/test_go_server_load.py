@@ -33,12 +33,10 @@ IDLE = 40.0
 
 
 @asynccontextmanager
-async def pooled(
-    server: GoServer, size: int = 2, limits: PoolLimits = PATIENT
-) -> AsyncIterator[ConnectionPool]:
+async def pooled(server: GoServer, limits: PoolLimits = PATIENT) -> AsyncIterator[ConnectionPool]:
     """A pool whose connections stand."""
     async with ConnectionPool(
-        server.address, identity_of("client"), server.identity, size, limits
+        server.address, identity_of("client"), server.identity, 2, limits
     ) as pool:
         await eventually(lambda: len(pool.connections) == pool.size)
         yield pool
@@ -179,7 +177,7 @@ async def test_an_idle_of_40_seconds(peer: Path):
 async def test_killed_and_started_again(peer: Path):
     """Reads are asked again and answered; a change is not, and its caller is told."""
     port = free_port()
-    async with go_server(peer, port=port, seed="kept") as first, pooled(first, size=1) as pool:
+    async with go_server(peer, port=port, seed="kept") as first, pooled(first) as pool:
         client = NetrunnerClient(pool)
         await soon(client.remove_node(name="node5"))
         # What is asked now waits in its sockets and is never read.

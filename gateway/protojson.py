@@ -36,9 +36,6 @@ PREFIX = "Control"
 """Begins the names of these models, which stand beside the others in the OpenAPI document."""
 
 
-_LONGEST_REASON = 100
-
-
 class Malformed(ValueError):
     """A body is no JSON; ``position`` is the byte where that shows."""
 
@@ -119,20 +116,22 @@ def _first_value(body: bytes) -> object:
         raise Malformed("the body is not UTF-8", error.start) from error
     except json.JSONDecodeError as error:
         raise Malformed(error.msg, len(body) - len(text[error.pos :].encode())) from error
+    except Malformed:
+        raise
     except ValueError as error:
-        raise Malformed(str(error)[:_LONGEST_REASON], 0) from error
+        raise Malformed("a number has too many digits", 0) from error
     except RecursionError as error:
         raise Malformed("it is too deep", 0) from error
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number in JSON")
+    raise Malformed(f"{text} is no number in JSON", 0)
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name comes twice in one object")
+        raise Malformed("a name comes twice in one object", 0)
     return found
 
 

@@ -7,7 +7,6 @@ results for the stream.
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import Any, cast
 
 from fastapi import FastAPI, Request
@@ -36,6 +35,8 @@ from zapcore.messages import StreamStatusRequest
 from zapcore.methods import Method, Rpcs
 
 _DEFAULT_INTERVAL = 1.0
+_LONGEST_STREAM = 365 * 86400.0
+"""Seconds; event loops count no longer than so many years."""
 
 
 # What a request asks for.
@@ -100,7 +101,7 @@ def _unary(route: OldRoute, longest: float) -> Endpoint:
 
 
 async def _stream(request: Request) -> Response:
-    timeout = _timeout(request, None, math.inf)
+    timeout = _timeout(request, None, _LONGEST_STREAM)
     message = cast("StreamStatusRequest", await _message(request, Rpcs.stream_status))
     services, context, grant = services_of(request), context_of(request), grant_of(request)
     context.rpc, context.outcome = Rpcs.stream_status.name, "ok"

@@ -414,6 +414,17 @@ async def test_a_deadline_ends_the_stream():
         assert failure_of(said[-1]) == (4, "the time that Grpc-Timeout gave the stream is over")
 
 
+async def test_a_deadline_beyond_all_clocks():
+    headers = {"grpc-timeout": "9" * 18 + "H"}
+    async with (
+        in_front_of(Stage(m.ClusterInfo())) as (running, _),
+        results(running, headers=headers) as lines,
+    ):
+        assert "result" in await anext(lines)
+        response = await running.client.post(CONTROL + "status", headers=headers)
+        assert response.status_code == 200
+
+
 async def test_a_deadline_before_the_first_line():
     async def never(request: Any) -> AsyncIterator[Any]:
         await asyncio.Event().wait()

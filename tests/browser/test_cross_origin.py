@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PAUSE, NODE = "/v1/nodes/node1/pause", "/v1/nodes/node1"
+OLD_PAUSE = "/v1/control/pausenode"
 STATUS, STREAM = "/v1/status", "/v1/status/stream"
 TOKEN = new_token()
 
@@ -106,13 +107,16 @@ const embed = async (name, attributes) => {
     const text = element.contentDocument?.body.innerText ?? '';
     return `${event} ${element.naturalWidth ?? ''} ${text}`;
 };
-const submit = async (gateway, enctype) => {
+const submit = async (gateway, enctype, path = pause) => {
     const frame = document.createElement('iframe');
     frame.name = `frame${Math.random()}`;
     document.body.append(frame);
     const form = document.createElement('form');
-    Object.assign(form, {method: 'POST', action: gateway + pause, target: frame.name, enctype});
-    form.innerHTML = '<input name="{&quot;a&quot;:&quot;" value="&quot;}">';
+    Object.assign(form, {method: 'POST', action: gateway + path, target: frame.name, enctype});
+    // As text/plain it is {"name":"node1","a":"="}, a whole request of the old API.
+    const input = document.createElement('input');
+    Object.assign(input, {name: '{"name":"node1","a":"', value: '"}'});
+    form.append(input);
     document.body.append(form);
     form.submit();
     return 'submitted';
@@ -200,6 +204,15 @@ ATTEMPTS = {
     "form": Attempt("submit(gateway, 'application/x-www-form-urlencoded')"),
     "form multipart": Attempt("submit(gateway, 'multipart/form-data')"),
     "form text": Attempt("submit(gateway, 'text/plain')"),
+    # The old API, which takes any Content-Type.
+    "form to the old API": Attempt(f"submit(gateway, 'text/plain', '{OLD_PAUSE}')", OLD_PAUSE),
+    "no-cors to the old API": Attempt(
+        f"ask(gateway + '{OLD_PAUSE}', {{method: 'POST', mode: 'no-cors', {TEXT}}})", OLD_PAUSE
+    ),
+    "old status": Attempt(
+        "ask(gateway + '/v1/control/status', {method: 'POST'})",
+        *("/v1/control/status", "status", True),
+    ),
     # What is embedded.
     "image": Attempt("embed('img', {src: gateway + '/v1/status'})", STATUS, ""),
     "script": Attempt("embed('script', {src: gateway + '/v1/status'})", STATUS, ""),

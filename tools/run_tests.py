@@ -1,7 +1,8 @@
-"""python -m tools.run_tests [OPTIONS]: every test, in two runs of pytest side by side.
+"""python -m tools.run_tests [OPTIONS]: every test, in several runs of pytest side by side.
 
-What mostly waits, for browsers, commands and peers, goes beside the rest; its output follows when
-both are done. The options are for the rest.
+Most tests wait most of the time: for browsers, commands, peers and time-outs. What the other runs
+print follows when all are done. The options are for the first run, which has the tests of the two
+packages themselves.
 """
 
 from __future__ import annotations
@@ -9,28 +10,56 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
+from typing import IO
 
-APART = ("tests/browser", "tests/clients", "tests/commands", "tests/interop")
+APART = (
+    ("tests/browser",),
+    ("tests/clients", "tests/commands", "tests/interop"),
+    ("tests/deploy", "tests/schema"),
+)
+_PYTEST = (sys.executable, "-m", "pytest")
+
+
+class _Run:
+    """A run whose output waits."""
+
+    def __init__(self, folders: tuple[str, ...], output: IO[bytes]) -> None:
+        self._output = output
+        self._process = subprocess.Popen(
+            (*_PYTEST, *folders), stdout=output, stderr=subprocess.STDOUT
+        )
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def finish(self) -> int:
+        """Wait for its end, and print what it printed; its exit status."""
+        status = self._process.wait()
+        self._output.seek(0)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(self._output.read())
+        return status
 
 
 def main() -> int:
     """Run them; 0 where all passed."""
-    pytest = (sys.executable, "-m", "pytest")
-    ignored = (f"--ignore={folder}" for folder in APART)
-    with tempfile.TemporaryFile() as output:
-        apart = subprocess.Popen((*pytest, *APART), stdout=output, stderr=subprocess.STDOUT)
-        try:
-            print(f"Beside these tests run those in {', '.join(APART)}", flush=True)
-            status = subprocess.call((*pytest, *ignored, *sys.argv[1:]))
-            print(f"Waiting for those in {', '.join(APART)}", flush=True)
-            status_apart = apart.wait()
-        finally:
-            apart.terminate()
-            apart.wait()
-        output.seek(0)
-        sys.stdout.flush()
-        sys.stdout.buffer.write(output.read())
-    return int(bool(status or status_apart))
+    folders = [folder for run in APART for folder in run]
+    with ExitStack() as stack:
+        runs = [
+            stack.enter_context(_Run(run, stack.enter_context(tempfile.TemporaryFile())))
+            for run in APART
+        ]
+        print(f"Beside these tests run those in {', '.join(folders)}", flush=True)
+        ignored = (f"--ignore={folder}" for folder in folders)
+        statuses = [subprocess.call((*_PYTEST, *ignored, *sys.argv[1:]))]
+        print(f"Waiting for those in {', '.join(folders)}", flush=True)
+        statuses += [run.finish() for run in runs]
+    return int(any(statuses))
 
 
 if __name__ == "__main__":

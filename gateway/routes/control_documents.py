@@ -25,7 +25,7 @@ _TIMEOUT_PARAMETER = {
         "The deadline: a whole number and a unit, H (hours), M (minutes), S (seconds),"
         " m (milliseconds), u (microseconds) or n (nanoseconds). 0 stands for none given."
     ),
-    "schema": {"type": "string", "pattern": "^[0-9]{1,18}[HMSmun]$", "examples": ["30S"]},
+    "schema": {"type": "string", "pattern": "^([0-9]{1,18}[HMSmun])?$", "examples": ["30S"]},
 }
 
 

@@ -1,12 +1,12 @@
-"""python -m tools.run_tests [OPTIONS]: every test, in three runs of pytest side by side.
+"""python -m tools.run_tests [OPTIONS]: every test, in four runs of pytest side by side.
 
-Most tests wait most of the time: for browsers, commands, peers and time-outs. What the other runs
-print follows when all are done. The options are for the first run, which has the tests of the two
-packages themselves.
+Most tests wait most of the time: for browsers, commands, peers and time-outs. The first run has
+what the others have not, and gets the options; what the others print follows when all are done.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import subprocess
 import sys
@@ -15,23 +15,25 @@ from contextlib import ExitStack
 from typing import IO
 
 APART = (
+    ("tests/integration/test_gateway_*.py",),
     ("tests/browser", "tests/deploy"),
     ("tests/clients", "tests/commands", "tests/interop", "tests/schema"),
 )
 _PYTEST = (sys.executable, "-m", "pytest")
 _NICENESS = 5
-"""Of the other runs: the first one takes longest, and looks at the clock most."""
+"""Of all but the first two: those look at the clock most."""
 
 
 class _Run:
     """A run whose output waits."""
 
-    def __init__(self, folders: tuple[str, ...], output: IO[bytes]) -> None:
+    def __init__(self, patterns: tuple[str, ...], output: IO[bytes], niceness: int) -> None:
+        paths = [path for pattern in patterns for path in sorted(glob.glob(pattern))]
         self._output = output
         self._process = subprocess.Popen(
-            (*_PYTEST, *folders), stdout=output, stderr=subprocess.STDOUT
+            (*_PYTEST, *paths), stdout=output, stderr=subprocess.STDOUT
         )
-        os.setpriority(os.PRIO_PROCESS, self._process.pid, _NICENESS)
+        os.setpriority(os.PRIO_PROCESS, self._process.pid, niceness)
 
     def __enter__(self) -> _Run:
         return self
@@ -51,16 +53,18 @@ class _Run:
 
 def main() -> int:
     """Run them; 0 where all passed."""
-    folders = [folder for run in APART for folder in run]
+    patterns = [pattern for run in APART for pattern in run]
     with ExitStack() as stack:
         runs = [
-            stack.enter_context(_Run(run, stack.enter_context(tempfile.TemporaryFile())))
-            for run in APART
+            stack.enter_context(
+                _Run(run, stack.enter_context(tempfile.TemporaryFile()), _NICENESS * (place > 0))
+            )
+            for place, run in enumerate(APART)
         ]
-        print(f"Beside these tests run those in {', '.join(folders)}", flush=True)
-        ignored = (f"--ignore={folder}" for folder in folders)
+        print(f"Beside these tests run those in {', '.join(patterns)}", flush=True)
+        ignored = (f"--ignore-glob={pattern}" for pattern in patterns)
         statuses = [subprocess.call((*_PYTEST, *ignored, *sys.argv[1:]))]
-        print(f"Waiting for those in {', '.join(folders)}", flush=True)
+        print(f"Waiting for those in {', '.join(patterns)}", flush=True)
         statuses += [run.finish() for run in runs]
     return int(any(statuses))
 

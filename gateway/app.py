@@ -26,7 +26,7 @@ from gateway import errors
 from gateway.api import build_api
 from gateway.auth import OPEN_PATHS, Access, Grant, Refusal, RequestHeaders, Token
 from gateway.context import RequestContext
-from gateway.failures import StreamRefused, failure
+from gateway.failures import StreamFailed, failure
 from gateway.limits import BodyBudget, Shares
 from gateway.logs import RequestLog
 from gateway.metrics import Metrics, Sample
@@ -289,8 +289,9 @@ class Gateway:
             await continuation(asked.scope, receive, send)
         except Overloaded as error:
             await _send_failure(send, asked.context, error)
-        except StreamRefused as refused:
-            await _refuse(send, asked.context, refused.kind, str(refused))
+        except StreamFailed as failed:
+            context, kind, line = asked.context, failed.kind, failed.as_line
+            await _refuse(send, context, kind, str(failed), as_line=line)
 
     async def _read(
         self,
@@ -423,9 +424,11 @@ async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes,
     await send({"type": "http.response.body", "body": body})
 
 
-async def _refuse(send: Send, context: RequestContext, kind: errors.Kind, detail: str) -> None:
+async def _refuse(
+    send: Send, context: RequestContext, kind: errors.Kind, detail: str, *, as_line: bool = False
+) -> None:
     document = errors.problem(kind, detail, request_id=context.request_id)
-    await _send_problem(send, context, kind, document)
+    await _send_problem(send, context, kind, document, as_line=as_line)
 
 
 async def _send_failure(send: Send, context: RequestContext, error: ZapError) -> None:
@@ -435,9 +438,14 @@ async def _send_failure(send: Send, context: RequestContext, error: ZapError) ->
 
 
 async def _send_problem(
-    send: Send, context: RequestContext, kind: errors.Kind, document: errors.Problem
+    send: Send,
+    context: RequestContext,
+    kind: errors.Kind,
+    document: errors.Problem,
+    *,
+    as_line: bool = False,
 ) -> None:
-    answer = failure(context, kind, document)
+    answer = failure(context, kind, document, as_line=as_line)
     headers = [(b"content-type", answer.media_type.encode())]
     headers += [(name.encode(), value.encode()) for name, value in answer.headers.items()]
     await _send(send, answer.status, answer.body, headers)

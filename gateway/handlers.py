@@ -79,7 +79,8 @@ async def on_invalid_request(request: Request, error: Exception) -> Response:
     if any(item["type"] == "json_invalid" for item in found):
         item = found[0]
         reason = item.get("ctx", {}).get("error", item["msg"])
-        return respond(request, NOT_JSON, f"{reason} (at byte {item['loc'][-1]})")
+        place = f" (at byte {item['loc'][-1]})" if len(item["loc"]) > 1 else ""
+        return respond(request, NOT_JSON, reason + place)
     if isinstance(error.body, bytes):
         detail = "send the body as JSON, with the header Content-Type: application/json"
         return respond(request, NOT_JSON, f"{detail} (curl: --json '{{…}}')")

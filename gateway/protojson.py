@@ -18,6 +18,7 @@ from pydantic import AliasChoices, ConfigDict, Field, model_validator
 from pydantic import create_model as create_pydantic_model
 from pydantic.alias_generators import to_camel
 
+from gateway.names import NEW_NAMES
 from gateway.schema import MessageModel, details_of, json_type, to_document, to_message
 from zapcore.codec import Message
 
@@ -37,9 +38,9 @@ PREFIX = "Control"
 
 
 class Malformed(ValueError):
-    """A body is no JSON; ``position`` is the byte where that shows."""
+    """A body is no JSON; ``position`` is the byte where that shows, as far as that is known."""
 
-    def __init__(self, reason: str, position: int) -> None:
+    def __init__(self, reason: str, position: int | None = None) -> None:
         super().__init__(reason)
         self.position = position
 
@@ -52,12 +53,19 @@ class LenientModel(MessageModel):
     @model_validator(mode="before")
     @classmethod
     def _is_given_once(cls, data: object) -> object:
-        if isinstance(data, dict):
-            for name in cls.model_fields:
-                given = [each for each in spellings(name) if each in data]
-                if len(given) > 1:
-                    raise ValueError(f"{given[0]} and {given[1]} are one field: give one of them")
+        if isinstance(data, dict) and len(data) > 1:
+            fields, given = _fields_by_spelling(cls), dict[str, str]()
+            for spelling in data:
+                field = fields.get(spelling)
+                other = spelling if field is None else given.setdefault(field, spelling)
+                if other != spelling:
+                    raise ValueError(f"{other} and {spelling} are one field: give one of them")
         return data
+
+
+@cache
+def _fields_by_spelling(model: type[LenientModel]) -> dict[str, str]:
+    return {spelling: name for name in model.model_fields for spelling in spellings(name)}
 
 
 def spellings(name: str) -> tuple[str, ...]:
@@ -79,6 +87,8 @@ def _make_model(cls: type[Any]) -> type[LenientModel]:
         field.name: (json_type(hints[field.name], lenient_model_of) | None, _field(field))
         for field in dataclasses.fields(cls)
     }
+    for name, kind in NEW_NAMES.get(cls.__name__, {}).items():
+        fields[name] = (kind | None, fields[name][1])
     make = cast("Any", create_pydantic_model)
     made = make(PREFIX + cls.__name__, __base__=LenientModel, __doc__=cls.__doc__, **fields)
     made.message = cls
@@ -111,7 +121,7 @@ def _first_value(body: bytes) -> object:
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except UnicodeEncodeError as error:
-        raise Malformed("a text has half of a surrogate pair", 0) from error
+        raise Malformed("a text has half of a surrogate pair") from error
     except UnicodeDecodeError as error:
         raise Malformed("the body is not UTF-8", error.start) from error
     except json.JSONDecodeError as error:
@@ -119,19 +129,19 @@ def _first_value(body: bytes) -> object:
     except Malformed:
         raise
     except ValueError as error:
-        raise Malformed("a number has too many digits", 0) from error
+        raise Malformed("a number has too many digits") from error
     except RecursionError as error:
-        raise Malformed("it is too deep", 0) from error
+        raise Malformed("it is too deep") from error
 
 
 def _no_number(text: str) -> NoReturn:
-    raise Malformed(f"{text} is no number in JSON", 0)
+    raise Malformed(f"{text} is no number in JSON")
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise Malformed("a name comes twice in one object", 0)
+        raise Malformed("a name comes twice in one object")
     return found
 
 

@@ -8,25 +8,13 @@ import pydantic_core
 
 from gateway import grpc_status
 from gateway.errors import DEADLINE, Kind, Problem, kind_named
-from gateway.journal import Item, Position
-from gateway.readers import StatusReader, Terms
+from gateway.journal import Item
+from gateway.readers import Lines, StatusReader, Terms
 from gateway.streams import StatusFeed
 
 
-class Results:
-    """A line `{"result": …}` per state; see readers.Form."""
-
-    keep_alive = b""
-
-    def opening(self, position: Position | None) -> bytes:
-        """Nothing."""
-        del position
-        return b""
-
-    def place(self, position: Position) -> bytes:
-        """Nothing: there is no coming back."""
-        del position
-        return b""
+class Results(Lines):
+    """A line `{"result": …}` per state, and nothing else; see readers.Form."""
 
     def item(self, item: Item, *, main: bool) -> bytes:
         """One state."""

@@ -12,11 +12,22 @@ from functools import cache
 from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
 
 import pydantic_core
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    WithJsonSchema,
+)
 from pydantic import create_model as create_pydantic_model
 from pydantic.alias_generators import to_camel
 
+from gateway.names import FEW_IN_A_MAP
 from zapcore.codec import Integer, KeyedBy, Message
+
+MOST_SPECS = 1000
+"""Of things that one request makes or changes."""
 
 _WIDE = (Integer(64, signed=False), Integer(64, signed=True))
 _DECIMAL = re.compile(r"-?\d{1,20}", re.ASCII)
@@ -86,10 +97,19 @@ def json_type(annotation: Any, model_of: Callable[[Any], type[MessageModel]]) ->
     if origin in (Union, types.UnionType):
         return json_type(arguments[0], model_of) | None
     if origin is list:
-        return types.GenericAlias(list, (json_type(arguments[0], model_of),))
+        return _list_type(arguments[0], json_type(arguments[0], model_of))
     if origin is dict:
-        return types.GenericAlias(dict, tuple(json_type(each, model_of) for each in arguments))
+        found = types.GenericAlias(dict, tuple(json_type(each, model_of) for each in arguments))
+        return Annotated[found, *FEW_IN_A_MAP] if arguments[1] is str else found
     return model_of(annotation)
+
+
+def _list_type(item: Any, kind: Any) -> Any:
+    """A list ends at the first item that is wrong: a large body must not make as many errors."""
+    found = types.GenericAlias(list, (kind,))
+    if isinstance(item, type) and issubclass(item, Message):
+        return Annotated[found, Field(fail_fast=True, max_length=MOST_SPECS)]
+    return Annotated[found, Field(fail_fast=True)]
 
 
 def _example(value: object) -> object:

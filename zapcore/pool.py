@@ -36,6 +36,9 @@ from zapcore.zwing.identity import Identity
 
 logger = logging.getLogger(__name__)
 
+_AFTERMATH = 0.25
+"""Seconds within which what ends one connection to a server may end another."""
+
 _PING_PAYLOAD = Rpcs.ping.encode_request()
 
 
@@ -346,8 +349,7 @@ class ConnectionPool:
                 _check_repeatable(method, error)
                 if self._closed:
                     raise
-            # What took this one may be about to take the others: the server's end, for one.
-            another = await self._acquire(self._patience(deadline), heard_since=loop.time())
+            another = await self._another(deadline)
             try:
                 return await another.exchange(method, payload, timeout=deadline - loop.time())
             except ConnectionLost as error:
@@ -373,26 +375,36 @@ class ConnectionPool:
         since = min(asyncio.get_running_loop().time(), self._down_since)
         return min(deadline, since + self.limits.acquire_timeout)
 
-    async def _acquire(self, until: float, heard_since: float = -math.inf) -> Connection:
-        """Wait for a connection that can carry a call; in vain while the server is a stranger.
+    async def _another(self, deadline: float) -> Connection:
+        """A connection for a repeat.
 
-        Args:
-            until: how long, by the event loop's clock.
-            heard_since: prefer one on which the server was heard since, by the same clock.
+        What took the first one may be about to take the others: for a moment only one will do on
+        which the server is heard since.
         """
+        lost_at = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(min(deadline, lost_at + _AFTERMATH)):
+                return await self._usable(heard_since=lost_at)
+        except TimeoutError:
+            return await self._acquire(self._patience(deadline))
+
+    async def _acquire(self, until: float) -> Connection:
+        """Wait for a connection that can carry a call; in vain while the server is a stranger."""
         if isinstance(self.last_failure, IdentityMismatch) and not self.connected_now:
             raise self._unavailable()
         try:
             async with asyncio.timeout_at(until):
-                while (connection := self._least_busy(heard_since)) is None:
-                    if self._closed:
-                        raise ConnectionLost("the pool is closed", sent=False)
-                    self._changed.clear()
-                    await self._changed.wait()
+                return await self._usable()
         except TimeoutError as error:
-            connection = self._least_busy()
-            if connection is None:
-                raise self._unavailable() from error
+            raise self._unavailable() from error
+
+    async def _usable(self, heard_since: float = -math.inf) -> Connection:
+        """Wait for a connection that can carry a call, and was heard since then."""
+        while (connection := self._least_busy(heard_since)) is None:
+            if self._closed:
+                raise ConnectionLost("the pool is closed", sent=False)
+            self._changed.clear()
+            await self._changed.wait()
         return connection
 
     def _unavailable(self) -> ZapError:

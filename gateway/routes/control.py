@@ -18,13 +18,13 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import protojson
 from gateway.durations import parse_grpc_timeout
-from gateway.errors import UNAVAILABLE, problem_headers
-from gateway.failures import JSON, StreamRefused
-from gateway.grpc_status import http_status_of, render_chunk
+from gateway.errors import UNAVAILABLE
+from gateway.failures import JSON, StreamFailed
 from gateway.readers import Terms
 from gateway.results import ResultReader, Results
 from gateway.routes.control_documents import documents_of
 from gateway.routes.control_table import OLD_ROUTES, TIMEOUT_HEADER, OldRoute
+from gateway.routes.parameters import SHORTEST_WAIT
 from gateway.routes.rpc import Endpoint, belongs_to, json_response
 from gateway.routes.services import context_of, grant_of, services_of
 from gateway.routes.streams import LiveStream
@@ -51,11 +51,12 @@ async def _message(request: Request, method: Method[Message, Message]) -> Messag
     try:
         return protojson.read(method.request, await request.body())
     except protojson.Malformed as error:
-        place = ("body", error.position)
+        place = ("body",) if error.position is None else ("body", error.position)
         malformed = {"type": "json_invalid", "loc": place, "msg": str(error)}
         raise RequestValidationError([malformed]) from error
     except ValidationError as error:
-        raise RequestValidationError([_located(item) for item in error.errors()]) from error
+        items = error.errors(include_url=False)
+        raise RequestValidationError([_located(item) for item in items]) from error
 
 
 def _located(item: Any) -> dict[str, Any]:
@@ -77,6 +78,8 @@ def _timeout(request: Request, default: float | None, longest: float) -> float |
         seconds = parse_grpc_timeout(given)
     except ValueError as error:
         raise HTTPException(400, str(error)) from error
+    if 0 < seconds < SHORTEST_WAIT:
+        return 0.0  # it is over already
     return min(seconds, longest) if seconds else default
 
 
@@ -142,29 +145,9 @@ class _ResultStream(LiveStream):
             expiry = loop.call_later(self._timeout, self._results.expire)
         try:
             await super()._stream(scope, receive, send)
-        except StreamRefused as refused:
-            if refused.kind is UNAVAILABLE:
-                raise  # the old API did not even begin a stream then
-            await self._refuse(refused, send)
         finally:
             if expiry is not None:
                 expiry.cancel()
-
-    async def _refuse(self, refused: StreamRefused, send: Send) -> None:
-        """Tell the failure in the stream's own form, with its status."""
-        self._context.code = refused.kind.code
-        headers = [
-            (name.encode(), value.encode()) for name, value in problem_headers(refused.kind).items()
-        ]
-        status = http_status_of(refused.kind)
-        await send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [*self.raw_headers, *headers],
-            }
-        )
-        await send({"type": "http.response.body", "body": render_chunk(refused.kind, str(refused))})
 
     async def _begin(self) -> bytes:
         reader = self._results
@@ -174,7 +157,9 @@ class _ResultStream(LiveStream):
             if reader.goes_on:
                 await reader.wait()
         if not reader.gone:
-            raise StreamRefused(*reader.ending(self._reason()))
+            kind, detail = reader.ending(self._reason())
+            # Where there was no server, the old API did not even begin a stream.
+            raise StreamFailed(kind, detail, as_line=kind is not UNAVAILABLE)
         return b""
 
 

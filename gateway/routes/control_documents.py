@@ -108,11 +108,18 @@ def _success(route: OldRoute) -> dict[str, Any]:
     }
 
 
+_OF_STREAMS = (
+    " The answer has no end but by `Grpc-Timeout` or a failure, which is its last line. A server"
+    " without StreamStatus is polled instead."
+)
+
+
 def documents_of(route: OldRoute) -> dict[str, Any]:
     """What FastAPI is told of a route, but for where it is."""
+    how = _DESCRIPTION + (_OF_STREAMS if route.method.streaming else "")
     return {
         "summary": f"{route.method.summary} (old API)",
-        "description": f"{_DESCRIPTION}\n\n{description_of(route.method)}",
+        "description": f"{how}\n\n{description_of(route.method)}",
         "operation_id": f"control{route.name}",
         "responses": {200: _success(route), **_responses(route.method)},
         "openapi_extra": _extension(route),

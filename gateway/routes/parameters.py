@@ -8,13 +8,7 @@ from fastapi import Header, Path, Query
 from pydantic import BeforeValidator, WithJsonSchema
 
 from gateway.durations import parse_bounded
-
-NAME_LIMIT = 255
-
-# No control characters, no slashes, nothing that was not valid UTF-8, and no dot segments: a name
-# in a path must reach the server as what it looks like.
-_BAD = r"\x00-\x1f\x7f-\x9f/\\\ufffd"
-NAME_PATTERN = rf"^(?:[^.{_BAD}][^{_BAD}]*|\.[^.{_BAD}][^{_BAD}]*|\.\.[^{_BAD}]+)$"
+from gateway.names import NAME_LIMIT, NAME_PATTERN
 
 DURATION_SCHEMA = WithJsonSchema(
     {"type": "string", "pattern": r"^[0-9]{1,12}(\.[0-9]{1,9})?(ms|s|m|h)?$"}

@@ -9,10 +9,11 @@ from dataclasses import fields, replace
 from typing import Annotated, Any, cast
 
 from fastapi import Body, FastAPI, Request
-from pydantic import Field, Strict, WithJsonSchema, create_model
+from pydantic import create_model
 from starlette.responses import Response
 
 from gateway import schema
+from gateway.names import NEW_NAMES
 from gateway.routes.documents import (
     description_of,
     problem_responses,
@@ -20,8 +21,6 @@ from gateway.routes.documents import (
     zap_extension,
 )
 from gateway.routes.parameters import (
-    NAME_LIMIT,
-    NAME_PATTERN,
     path_name,
     timeout_of,
     timeout_parameters,
@@ -68,38 +67,16 @@ def _parameters(
     ]
 
 
-# What a request makes under a name must be such that the routes that take it in their path do.
-_NAME_LIMITS: dict[str, Any] = {"max_length": NAME_LIMIT, "pattern": NAME_PATTERN}
-_NEW_NAMES = {
-    "AddNode": "name",
-    "SaveSnapshot": "snapshot_name",
-    "SaveHotSnapshot": "snapshot_name",
-}
-_BY_NEW_NAME = {"Start": "custom_node_configs"}
-_TEXT_BY_NAME = Annotated[
-    dict[Annotated[str, Strict(), Field(min_length=1, **_NAME_LIMITS)], Annotated[str, Strict()]],
-    WithJsonSchema(
-        {
-            "type": "object",
-            "propertyNames": {"minLength": 1, "maxLength": NAME_LIMIT, "pattern": NAME_PATTERN},
-            "additionalProperties": {"type": "string"},
-        }
-    ),
-]
-
-
 def _with_name_limits(
     method: Method[Message, Message], model: type[schema.MessageModel]
 ) -> type[schema.MessageModel]:
-    """The model, where what the request makes gets a name that a path can hold."""
-    fields: dict[str, Any] = {}
-    if (name := _NEW_NAMES.get(method.name)) is not None:
-        field = copy(model.model_fields[name])
-        fields[name] = (Annotated[str, Strict(), Field(**_NAME_LIMITS)], field)
-    if (name := _BY_NEW_NAME.get(method.name)) is not None:
-        fields[name] = (_TEXT_BY_NAME, copy(model.model_fields[name]))
-    if not fields:
+    """The model, where what the request makes gets a name that the routes' paths can hold."""
+    limited = NEW_NAMES.get(method.request.__name__)
+    if limited is None:
         return model
+    fields: dict[str, Any] = {
+        name: (kind, copy(model.model_fields[name])) for name, kind in limited.items()
+    }
     return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **fields)
 
 

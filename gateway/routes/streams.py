@@ -118,7 +118,7 @@ class LiveStream(Response):
 
         Raises:
             Overloaded: there is no place; nothing was said yet.
-            StreamRefused: it failed before anything was said.
+            StreamFailed: it failed before anything was said.
         """
         with self._feed.reading(self._reader):
             watching = asyncio.get_running_loop().create_task(_watch(receive, self._reader))

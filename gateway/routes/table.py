@@ -50,7 +50,8 @@ TAGS = {
     SERVER: "The netrunner server.",
     GATEWAY: "This gateway.",
     COMPATIBILITY: (
-        "netrunner's old HTTP API, for scripts that use it; docs/old-api.md tells what differs."
+        "netrunner's old HTTP API, for scripts that use it. New ones are better off with the other"
+        " routes: here whatever the server refuses is 500, and what is misspelt is ignored."
     ),
 }
 

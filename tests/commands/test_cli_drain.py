@@ -190,7 +190,8 @@ def were_all_answered(calls: list[Call], told_at: float) -> None:
     assert any(call.closes for call in early), "kept connections are asked to go elsewhere"
     proper = ("200", "shutting_down", "ConnectionRefusedError")
     cut_off = [call.said for call in calls if call.said not in proper]
-    assert len(cut_off) <= 1, cut_off  # who connects in the very moment in which it closes
+    # Who connects in the very moment in which it closes: each of those that call, once at most.
+    assert len(cut_off) <= len(drives(0)), cut_off
 
 
 def test_under_load_every_call_that_begins_in_the_grace_time_is_answered(

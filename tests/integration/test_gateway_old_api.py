@@ -407,11 +407,23 @@ async def test_a_server_without_streams_is_polled():
 async def test_a_deadline_ends_the_stream():
     async with (
         in_front_of(Stage(m.ClusterInfo())) as (running, _),
-        results(running, headers={"grpc-timeout": "300m"}) as lines,
+        results(running, headers={"grpc-timeout": "1H"}) as lines,
     ):
+        assert "result" in await anext(lines)
+        (reader,) = running.gateway.feed._listeners
+        reader.expire()
         said = [line async for line in lines]
-        assert "result" in said[0]
         assert failure_of(said[-1]) == (4, "the time that Grpc-Timeout gave the stream is over")
+
+
+async def test_a_deadline_that_is_over_already_sends_nothing():
+    async with in_front_of(Stage(m.ClusterInfo())) as (running, watched):
+        for given in ("1n", "999u"):
+            response = await running.client.post(
+                CONTROL + "status", headers={"grpc-timeout": given}
+            )
+            assert is_status(response, 504, 4).startswith("Status was not sent")
+        assert not watched.received
 
 
 async def test_a_deadline_beyond_all_clocks():

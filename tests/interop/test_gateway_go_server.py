@@ -15,7 +15,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.routes.parameters import NAME_LIMIT, NAME_PATTERN
+from gateway.names import NAME_LIMIT, NAME_PATTERN
 from gateway.routes.table import PLACES
 from tests.integration.gateway_helpers import (
     Running,

@@ -26,6 +26,7 @@ ORDER = [
     "gateway.auth",
     "gateway.tickets",
     "gateway.settings",
+    "gateway.names",
     "gateway.schema",
     "gateway.protojson",
     "gateway.logs",

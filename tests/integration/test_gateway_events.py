@@ -850,7 +850,8 @@ async def test_a_reader_that_reads_nothing_keeps_one_state_at_most_and_nobody_wa
                 seen = await other.some(5)
                 assert seen[-1].sequence - seen[0].sequence < 5 * 4, "it is not held up"
             unsent = [each.unsent for each in running.server.connections.all]
-            assert 0 < sum(unsent) < len(filling) + 100_000
+            # The other one's connection, which ends just now, may have something left too.
+            assert 0 < max(unsent) < len(filling) + 100_000
             backend.state = cluster("node1", root_data_dir="/newest")
             await eventually(lambda: b'"/newest"' in _newest(running))
             newest, data = feed.newest.sequence, b""

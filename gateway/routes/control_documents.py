@@ -52,13 +52,16 @@ _DESCRIPTION = (
 def _responses(method: Method[Message, Message]) -> dict[int | str, dict[str, Any]]:
     """The responses for what can go wrong, by status."""
     found: dict[int | str, dict[str, Any]] = {}
+    status = {"$ref": _REF + GrpcStatus.__name__}
+    # A stream that was begun tells its failure as a line, also where that is the first one.
+    either = {"description": "A failure.", "anyOf": [status, {"$ref": f"{_REF}ControlErrorLine"}]}
     kinds: tuple[Kind, ...] = problems_of(method, {"body"})
     for kind in kinds:
         response = found.setdefault(
             http_status_of(kind),
             {
                 "description": kind.title,
-                "content": {JSON: {"schema": {"$ref": f"{_REF}{GrpcStatus.__name__}"}}},
+                "content": {JSON: {"schema": either if method.streaming else status}},
             },
         )
         if kind.title not in response["description"]:

@@ -26,13 +26,12 @@ from gateway import errors
 from gateway.api import build_api
 from gateway.auth import OPEN_PATHS, Access, Grant, Refusal, RequestHeaders, Token
 from gateway.context import RequestContext
-from gateway.failures import StreamFailed, failure
+from gateway.failures import JSON, StreamFailed, failure
 from gateway.limits import BodyBudget, Shares
 from gateway.logs import RequestLog
 from gateway.metrics import Metrics, Sample
 from gateway.proxies import Proxies, Seen
 from gateway.routes.control_table import OLD_READ_PATHS, OLD_STREAM_PATHS, is_old
-from gateway.routes.rpc import JSON
 from gateway.routes.services import Services
 from gateway.routes.streams import STREAM_PATHS, TICKET_PARAMETER
 from gateway.routes.table import Place, placed

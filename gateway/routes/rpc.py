@@ -13,6 +13,7 @@ from pydantic import create_model
 from starlette.responses import Response
 
 from gateway import schema
+from gateway.failures import JSON
 from gateway.names import NEW_NAMES
 from gateway.routes.documents import (
     description_of,
@@ -29,8 +30,6 @@ from gateway.routes.services import context_of, services_of
 from gateway.routes.table import Place, operation_id, placed
 from zapcore.codec import Message
 from zapcore.methods import Method
-
-JSON = "application/json"
 
 Endpoint = Callable[..., Coroutine[Any, Any, Response]]
 

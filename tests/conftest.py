@@ -19,6 +19,28 @@ settings.register_profile(
 )
 settings.load_profile("zap")
 
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--long", action="store_true", help="the long versions of tests that have one (make soak)"
+    )
+
+
+@pytest.fixture
+def long(request) -> bool:
+    """Whether the long version of a test is wanted."""
+    return request.config.getoption("--long")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what has a long version only, unless it is wanted."""
+    if config.getoption("--long"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("long_only")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
 _DEMAND_ALL = bool(os.environ.get("ZAP_GATEWAY_TESTS_DEMAND_ALL"))
 
 

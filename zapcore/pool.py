@@ -56,7 +56,7 @@ class PoolLimits:
     max_calls: int = MAX_CALLS
     """Calls under way or waiting, over all connections."""
     backoff_first: float = 0.1
-    backoff_last: float = 5.0
+    backoff_last: float = 0.5
     """Between attempts to connect: doubled from first to last, each with jitter."""
     keepalive: float = 10.0
     """After this long without a byte from the server it is asked for a Ping."""

@@ -492,6 +492,7 @@ async def test_a_lost_connection_is_the_reason_while_there_is_no_other() -> None
 
     async with ScriptedServer(once, raw=True) as server:  # noqa: SIM117
         async with pooled(server, limits=ONE_TRY) as pool:
+            await connected(pool, 1)
             with pytest.raises(ConnectFailed, match="any more"):
                 await soon(pool.call(Rpcs.ping))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,11 @@ if TYPE_CHECKING:
 
 OTHER = "other"
 """The route of what is no address of the gateway: clients must not be able to make up labels."""
+
+
+def new_request_id() -> str:
+    """16 hexadecimal digits. They tell requests apart, and are no secret."""
+    return f"{random.getrandbits(64):016x}"
 
 
 class RequestContext:
@@ -71,3 +77,11 @@ class RequestContext:
         self.span: Span | None = None
         self.continuation: ASGIApp | None = None
         """What goes on with the answer when the route is done; streams need none of its frames."""
+
+    def again(self, request_id: str | None) -> RequestContext:
+        """For another request that is the same; ``request_id`` where it has an id of its own."""
+        context = RequestContext(request_id or self.request_id, self.verb, self.path, self.client)
+        context.token_name = self.token_name
+        context.route = self.route
+        context.old_api = self.old_api
+        return context

@@ -9,20 +9,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import socket
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Coroutine, Sized
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
 import uvicorn
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.server import ServerState
 
 from gateway import errors
+from gateway.context import new_request_id
+from gateway.direct import REMEMBER, DirectAnswer, Shortcut, header_lines
 from gateway.routes.streams import PROMPT
 
 logger = logging.getLogger(__name__)
@@ -38,6 +43,10 @@ _CLOSE_WAIT = 8
 _NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _MOST_UNSENT = 16 * 1024
 """Bytes that the kernel may keep for a client that is to get what is newest."""
+
+_MOST_SHORTCUTS = 8
+_LARGEST_SHORTCUT = 2048
+"""Of a connection, and bytes of a request: what a busy client repeats is small."""
 
 _LINGER = 1.0
 _MOST_LINGERING = 128
@@ -77,6 +86,8 @@ class HttpConnections:
         self.all: set[HttpConnection] = set()
         self.lingering: set[HttpConnection] = set()
         """Those that were refused, and may read why for a moment."""
+        self._common_headers: list[tuple[bytes, bytes]] = []
+        self._common_lines = b""
 
     def count(self) -> tuple[int, int]:
         """How many have a request under way, and how many are idle."""
@@ -96,6 +107,13 @@ class HttpConnections:
         has_room = len(self.all) < self.limits.max_connections or self.make_room()
         self.all.add(connection)
         return has_room
+
+    def common_lines(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """The lines of what every answer has; uvicorn makes that list anew each second."""
+        if headers is not self._common_headers:
+            self._common_headers = headers
+            self._common_lines = header_lines(headers)
+        return self._common_lines
 
     def sweep(self, now: float) -> None:
         """Cut off those that are too slow.
@@ -166,7 +184,7 @@ class _Nothing(list[tuple[bytes, bytes]]):
 
 
 class HttpConnection(HttpToolsProtocol):
-    """uvicorn's connection, with bounds."""
+    """uvicorn's connection, with bounds, and with shortcuts."""
 
     # Thousands of readers have one each, and uvicorn's attributes fill a dictionary as it is.
     __slots__ = (
@@ -179,6 +197,7 @@ class HttpConnection(HttpToolsProtocol):
         "_received",
         "_refused",
         "_running",
+        "_shortcuts",
         "_taken",
         "_unsent_since",
         "head_since",
@@ -201,7 +220,9 @@ class HttpConnection(HttpToolsProtocol):
         self._behind = False
         """Whether the request's first bytes came together with the one before."""
         self._refused = False
-        self._running: RequestResponseCycle | None = None
+        self._running: RequestResponseCycle | DirectAnswer | None = None
+        self._shortcuts: dict[bytes, Shortcut] | None = None
+        """By the bytes of the request, which may hold a token; nobody else's are compared."""
         self._body_since = 0.0
         self._received = 0
         self._taken = 0
@@ -241,18 +262,84 @@ class HttpConnection(HttpToolsProtocol):
         """See asyncio.Protocol."""
         if self._refused:
             return
-        self._received += len(data)
-        if not self._begun:
+        apart = not self._begun
+        if apart:
+            if self._shortcuts is not None and self._take_shortcut(data):
+                return
             self._begun = True
             self._behind = False
             self.head_since = self.loop.time()
+        self._received += len(data)
         super().data_received(data)
+        if apart and self._may_recur(data):
+            extensions = cast("dict[str, object]", self.cycle.scope["extensions"])
+            extensions[REMEMBER] = partial(self._remember, data)
         if self._in_head:
             if self._begun and self._received > self._limits.max_header:
                 self._refuse_header()
         elif self._received > 2 * self._limits.max_body + _SLACK:
             # Nobody may send for ever, neither a body that is refused nor chunks of one byte.
             self._refuse(errors.BODY_TOO_LARGE, "the request does not end")
+
+    # Shortcuts.
+
+    def _may_recur(self, data: bytes) -> bool:
+        """Whether what has come is one whole request without a body, and its connection stays."""
+        return (
+            len(data) <= _LARGEST_SHORTCUT
+            and data.endswith(b"\r\n\r\n")
+            and self._in_head
+            and not (self._begun or self._refused or self.pipeline)
+            and self._running is not None
+            and self._running is self.cycle
+            and self.cycle.keep_alive
+            and not self.cycle.body
+            and not self.cycle.waiting_for_100_continue
+            and not self.parser.should_upgrade()
+        )
+
+    def _remember(self, data: bytes, shortcut: Shortcut) -> None:
+        """Take a shortcut when these bytes come again."""
+        if self._shortcuts is None or len(self._shortcuts) >= _MOST_SHORTCUTS:
+            self._shortcuts = {}
+        self._shortcuts[data] = shortcut
+
+    def _take_shortcut(self, data: bytes) -> bool:
+        assert self._shortcuts is not None  # noqa: S101 - the caller has looked
+        shortcut = self._shortcuts.get(data)
+        if shortcut is None or not self.idle or self.flow.write_paused:
+            return False
+        answer = DirectAnswer(self)
+        if not shortcut.take(answer):
+            return False
+        self._unset_keepalive_if_required()
+        self._running = answer
+        self.cycle = cast("RequestResponseCycle", answer)
+        return True
+
+    def answer_directly(
+        self, answer: DirectAnswer, status: bytes, headers: bytes, body: bytes
+    ) -> None:
+        """Write a direct answer, and go on with the next request."""
+        if answer.disconnected or self.transport.is_closing():
+            return
+        if not answer.keep_alive:
+            headers += b"connection: close\r\n"
+        common = self._others.common_lines(self.server_state.default_headers)
+        self.transport.write(b"".join((status, common, headers, b"\r\n", body)))
+        if not answer.keep_alive:
+            self.transport.close()
+        if self.pipeline:
+            self.on_response_complete()
+        else:  # the sweep sees to connections that are idle: no timer is needed
+            self.server_state.total_requests += 1
+            self.head_since = self.loop.time()
+
+    def start(self, coroutine: Coroutine[None, None, None]) -> None:
+        """Run a coroutine as a task that the server waits for when it ends."""
+        task = self.loop.create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     # What the parser calls. It does not stop when a request is refused.
 
@@ -398,7 +485,7 @@ class HttpConnection(HttpToolsProtocol):
             return
         may_answer = self._may_answer()
         self._refused = True
-        request_id = secrets.token_hex(8)
+        request_id = new_request_id()
         logger.info(
             "refused a request: %s", detail, extra={**self._about(), "request_id": request_id}
         )

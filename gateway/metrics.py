@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
@@ -13,7 +13,6 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
@@ -22,6 +21,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.context import OTHER, RequestContext
 from gateway.errors import Kind
+from gateway.tallies import CountTally, DurationTally, ManyHistogram
 from zapcore.codec import Message
 from zapcore.connection import Connection
 from zapcore.errors import ConnectFailed, IdentityMismatch, ProtocolError, ZapError
@@ -62,10 +62,7 @@ class Metrics(PoolObserver):
         self._shared = SHARED_FOLDER in os.environ
         if not self._shared:
             ProcessCollector(registry=self.registry)
-        self._requests_by_key: dict[tuple[str, str, int], Callable[[], None]] = {}
-        self._durations_by_key: dict[tuple[str, str], Callable[[float], None]] = {}
         self._seen_received = self._seen_sent = 0
-        self._unsaid_received = self._unsaid_sent = 0
 
     def _define_http(self) -> None:
         self._requests = self._counter(
@@ -77,8 +74,14 @@ class Metrics(PoolObserver):
             ["method", "route"],
             _CALL_BUCKETS,
         )
-        self._received = self._counter("http_request_body_bytes", "Bytes of requests' bodies.")
-        self._sent = self._counter("http_response_body_bytes", "Bytes of answers' bodies.")
+        self._received = CountTally(
+            self._counter("http_request_body_bytes", "Bytes of requests' bodies.")
+        )
+        self._sent = CountTally(
+            self._counter("http_response_body_bytes", "Bytes of answers' bodies.")
+        )
+        self._request_tallies: dict[tuple[str, str, int], CountTally] = {}
+        self._duration_tallies: dict[tuple[str, str], DurationTally] = {}
         self._http_connections = self._gauge(
             "http_connections", "Clients' connections, busy with a request or idle.", ["state"]
         )
@@ -113,12 +116,12 @@ class Metrics(PoolObserver):
         )
         self._upstream_received = self._counter("upstream_received_bytes", "From the server.")
         self._upstream_sent = self._counter("upstream_sent_bytes", "To the server.")
-        self._succeeded = {
-            name: self._calls.labels(rpc=name, outcome="ok").inc
+        self._call_tallies = {
+            (name, "ok"): CountTally(self._calls.labels(rpc=name, outcome="ok"))
             for name, method in METHODS.items()
             if not method.streaming
         }
-        self._took: dict[str, Callable[[float], None]] = {}
+        self._call_duration_tallies: dict[str, DurationTally] = {}
         for reason in _REASONS.values():
             self._dial_failures.labels(reason=reason)
 
@@ -139,8 +142,8 @@ class Metrics(PoolObserver):
 
     def _histogram(
         self, name: str, text: str, labels: list[str], buckets: tuple[float, ...]
-    ) -> Histogram:
-        return Histogram(_PREFIX + name, text, labels, registry=self.registry, buckets=buckets)
+    ) -> ManyHistogram:
+        return ManyHistogram(_PREFIX + name, text, labels, registry=self.registry, buckets=buckets)
 
     # Requests.
 
@@ -148,20 +151,21 @@ class Metrics(PoolObserver):
         """A request was answered, or its client left."""
         verb = context.verb if context.verb in _VERBS else OTHER
         key = (verb, context.route, context.status)
-        count = self._requests_by_key.get(key)
+        count = self._request_tallies.get(key)
         if count is None:
-            labels = self._requests.labels(verb, context.route, str(context.status))
-            count = self._requests_by_key[key] = labels.inc
-        count()
-        self._unsaid_received += context.received
+            labels = (verb, context.route, str(context.status))
+            count = self._request_tallies[key] = CountTally(self._requests.labels(*labels))
+        count.add()
+        if context.received:
+            self._received.add(context.received)
         if context.streaming:
             return  # its bytes were told as they went, and its length says nothing
-        self._unsaid_sent += context.sent
-        observe = self._durations_by_key.get(key[:2])
-        if observe is None:
-            observe = self._durations.labels(verb, context.route).observe
-            self._durations_by_key[key[:2]] = observe
-        observe(seconds)
+        self._sent.add(context.sent)
+        took = self._duration_tallies.get(key[:2])
+        if took is None:
+            labelled = self._durations.labels(verb, context.route)
+            took = self._duration_tallies[key[:2]] = DurationTally(labelled, _CALL_BUCKETS)
+        took.add(seconds)
 
     def request_refused(self, kind: Kind) -> None:
         """A request was refused before it was whole."""
@@ -169,20 +173,23 @@ class Metrics(PoolObserver):
 
     def stream_sent(self, size: int) -> None:
         """A stream sent so many bytes."""
-        self._unsaid_sent += size
+        self._sent.add(size)
 
     # Calls.
 
     def call_finished(self, method: Method[Message, Message], outcome: str, seconds: float) -> None:
         """An RPC was answered (`ok`), or failed with a problem's code."""
-        if outcome == "ok":
-            self._succeeded[method.name]()
-        else:
-            self._calls.labels(rpc=method.name, outcome=outcome).inc()
-        observe = self._took.get(method.name)
-        if observe is None:
-            observe = self._took[method.name] = self._call_durations.labels(method.name).observe
-        observe(seconds)
+        key = (method.name, outcome)
+        count = self._call_tallies.get(key)
+        if count is None:
+            labelled = self._calls.labels(rpc=method.name, outcome=outcome)
+            count = self._call_tallies[key] = CountTally(labelled)
+        count.add()
+        took = self._call_duration_tallies.get(method.name)
+        if took is None:
+            took = DurationTally(self._call_durations.labels(method.name), _CALL_BUCKETS)
+            self._call_duration_tallies[method.name] = took
+        took.add(seconds)
 
     # What the pool reports.
 
@@ -203,9 +210,8 @@ class Metrics(PoolObserver):
 
     def take(self, pool: ConnectionPool, sample: Sample) -> None:
         """Bring the gauges, and what is too frequent to be told at once, up to date."""
-        self._received.inc(self._unsaid_received)
-        self._sent.inc(self._unsaid_sent)
-        self._unsaid_received = self._unsaid_sent = 0
+        for tally in self._tallies():
+            tally.tell()
         self._http_connections.labels(state="busy").set(sample.busy_connections)
         self._http_connections.labels(state="idle").set(sample.idle_connections)
         self._readers.set(sample.readers)
@@ -221,6 +227,13 @@ class Metrics(PoolObserver):
         self._upstream_received.inc(received - self._seen_received)
         self._upstream_sent.inc(sent - self._seen_sent)
         self._seen_received, self._seen_sent = received, sent
+
+    def _tallies(self) -> Iterator[CountTally | DurationTally]:
+        yield from (self._received, self._sent)
+        yield from self._request_tallies.values()
+        yield from self._duration_tallies.values()
+        yield from self._call_tallies.values()
+        yield from self._call_duration_tallies.values()
 
     def render(self) -> bytes:
         """All of it in Prometheus' text format."""

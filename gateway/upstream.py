@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from gateway import schema
 from gateway.context import RequestContext
@@ -13,9 +14,10 @@ from gateway.errors import kind_of
 from gateway.metrics import Metrics
 from gateway.tracing import Tracing
 from zapcore.codec import Message
+from zapcore.connection import Batch
 from zapcore.errors import ZapError
 from zapcore.methods import Method
-from zapcore.pool import ConnectionPool
+from zapcore.pool import ConnectionPool, Resume
 
 _LARGEST_KEPT = 64 * 1024
 
@@ -31,6 +33,24 @@ class CallTimes:
 
     reading: float
     changing: float
+
+
+Ended = Callable[[bytes | Coroutine[None, None, bytes]], None]
+
+
+class _Reader(NamedTuple):
+    """Who waits for the answer to a call."""
+
+    context: RequestContext
+    started: float
+    ended: Ended
+
+
+class _Shared(NamedTuple):
+    """The last call of an RPC that was begun, and its readers so far."""
+
+    batch: Batch
+    readers: list[_Reader]
 
 
 class Upstream:
@@ -52,6 +72,7 @@ class Upstream:
         self.metrics = metrics
         self._tracing = tracing
         self._last: dict[str, tuple[bytes, bytes]] = {}
+        self._shared: dict[str, _Shared] = {}
 
     async def call(
         self,
@@ -95,6 +116,68 @@ class Upstream:
         """As :meth:`call`, for an RPC that asks nothing; what ``read`` makes of its answer."""
         return await self._traced(method, method.encode_request(), timeout, None, read)
 
+    def begin(
+        self,
+        method: Method[Message, Message],
+        payload: bytes,
+        context: RequestContext,
+        ended: Ended,
+    ) -> bool:
+        """As :meth:`exchange` for an RPC that asks nothing, without a coroutine and without traces.
+
+        Reads of an RPC that come before the request for the first of them has left share it: it
+        leaves after all of them have begun, so none gets what is older than itself.
+
+        Args:
+            method: the RPC; it must be one that only reads.
+            payload: its request, with the sub-opcode.
+            context: of the HTTP request that the call is for; told what became of it.
+            ended: called with the answer's JSON. Where it takes longer, or failed, called with what
+                must be awaited for the JSON or the error.
+
+        Returns:
+            False where the call can't be sent at once; nothing has happened then.
+        """
+        reader = _Reader(context, perf_counter(), ended)
+        shared = self._shared.get(method.name)
+        if shared is not None and not shared.batch.gone:
+            shared.readers.append(reader)
+            return True
+        readers = [reader]
+        batch = self.pool.begin(
+            method, payload, self.times.reading, partial(self._deliver, method, readers)
+        )
+        if batch is None:
+            return False
+        self._shared[method.name] = _Shared(batch, readers)
+        return True
+
+    def _deliver(
+        self,
+        method: Method[Message, Message],
+        readers: list[_Reader],
+        body: bytes | None,
+        resume: Resume,
+    ) -> None:
+        shared = self._shared.get(method.name)
+        if shared is not None and shared.readers is readers:
+            del self._shared[method.name]
+        answer: bytes | None = None
+        if body is not None:
+            try:
+                answer = self.render(method, body)
+            except Exception:  # noqa: BLE001 - it comes again for each reader, who tells it
+                resume = partial(_at_hand, body)
+        for context, started, ended in readers:
+            if answer is None:
+                ended(self._finish(method, resume(), context, self.render, started))
+            else:
+                self._tell(method, "ok", started, context)
+                ended(answer)
+
+    def _timeout(self, method: Method[Message, Message]) -> float:
+        return self.times.reading if method.read_only else self.times.changing
+
     async def _traced(
         self,
         method: Method[Message, Message],
@@ -104,36 +187,46 @@ class Upstream:
         read: Callable[[Method[Message, Message], bytes], _T],
     ) -> _T:
         if timeout is None:
-            timeout = self.times.reading if method.read_only else self.times.changing
+            timeout = self._timeout(method)
+        started = perf_counter()
+        answer = self.pool.exchange(method, payload, timeout=timeout)
         if self._tracing is not None:
             with self._tracing.call(method, self.pool.address, context):
-                return await self._exchange(method, payload, timeout, context, read)
-        return await self._exchange(method, payload, timeout, context, read)
+                return await self._finish(method, answer, context, read, started)
+        return await self._finish(method, answer, context, read, started)
 
-    async def _exchange(
+    async def _finish(
         self,
         method: Method[Message, Message],
-        payload: bytes,
-        timeout: float,
+        answer: Coroutine[None, None, bytes],
         context: RequestContext | None,
         read: Callable[[Method[Message, Message], bytes], _T],
+        started: float,
     ) -> _T:
-        started = perf_counter()
+        """Wait for an answer, make of it what is wanted, and tell how that went."""
         outcome = "cancelled"
         try:
-            body = await self.pool.exchange(method, payload, timeout=timeout)
-            answer = read(method, body)
+            made = read(method, await answer)
             outcome = "ok"
         except ZapError as error:
             outcome = kind_of(error).code
             raise
         finally:
-            seconds = perf_counter() - started
-            self.metrics.call_finished(method, outcome, seconds)
-            if context is not None:
-                context.rpc, context.outcome = method.name, outcome
-                context.upstream_seconds += seconds
-        return answer
+            self._tell(method, outcome, started, context)
+        return made
+
+    def _tell(
+        self,
+        method: Method[Message, Message],
+        outcome: str,
+        started: float,
+        context: RequestContext | None,
+    ) -> None:
+        seconds = perf_counter() - started
+        self.metrics.call_finished(method, outcome, seconds)
+        if context is not None:
+            context.rpc, context.outcome = method.name, outcome
+            context.upstream_seconds += seconds
 
     def render(self, method: Method[Message, Message], body: bytes) -> bytes:
         """An answer's JSON.
@@ -148,3 +241,7 @@ class Upstream:
         if len(body) <= _LARGEST_KEPT:
             self._last[method.name] = (body, answer)
         return answer
+
+
+async def _at_hand(body: bytes) -> bytes:
+    return body

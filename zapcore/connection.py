@@ -74,6 +74,16 @@ def parse_address(address: str) -> tuple[str, int]:
     return match["v6"] or match["host"], port
 
 
+class Batch:
+    """Messages that leave together."""
+
+    __slots__ = ("gone",)
+
+    def __init__(self) -> None:
+        self.gone = False
+        """Whether they were handed to the operating system, or dropped."""
+
+
 class Channel(asyncio.Protocol, ABC):
     """A TCP connection that carries ZAP messages in Z-Wing records.
 
@@ -91,6 +101,7 @@ class Channel(asyncio.Protocol, ABC):
         self._handshake = LengthPrefixed(handshake_size, handshake_size, 0, "handshake message")
         self._messages = MessageReader()
         self._outgoing: list[bytes] = []
+        self._batch = Batch()
         self._writable = asyncio.Event()
         self._writable.set()
         self.closed: asyncio.Future[None] = self._loop.create_future()
@@ -140,13 +151,16 @@ class Channel(asyncio.Protocol, ABC):
         self._established_at = self._loop.time()
         self.handshake_seconds = perf_counter() - self._made_at
 
-    def write(self, message: bytes) -> None:
+    def write(self, message: bytes) -> Batch:
         """Send a whole ZAP message with all others of this turn of the event loop."""
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing.append(message)
+        return self._batch
 
     def _flush(self) -> None:
+        self._batch.gone = True
+        self._batch = Batch()
         if self._outgoing and self._session and self._transport and self.usable:
             self.write_bytes(self._session.send(b"".join(self._outgoing)))
         self._outgoing.clear()
@@ -263,12 +277,13 @@ class _Waiter(Protocol):
 class _Call:
     """One answer, for whoever awaits the future."""
 
-    __slots__ = ("deadline", "expected", "future")
+    __slots__ = ("deadline", "expected", "future", "request_id")
 
     def __init__(self, expected: int, deadline: float, future: asyncio.Future[bytes]) -> None:
         self.expected = expected
         self.deadline = deadline
         self.future = future
+        self.request_id = 0
 
     def deliver(self, envelope: Envelope) -> bool:
         if not self.future.done():
@@ -396,20 +411,44 @@ class Connection(Channel):
         deadline = self._loop.time() + timeout
         if not self._writable.is_set():
             await self._writable_before(deadline, method, timeout)
-        future: asyncio.Future[bytes] = self._loop.create_future()
-        call = _Call(method.opcode | RESPONSE_FLAG, deadline, future)
-        request_id = self._send(method, payload, call)
+        call = self._begin(method, payload, deadline)
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            self._abandon(call.request_id)
+            if call.future.done() and not call.future.cancelled():
+                call.future.exception()  # it came together with the cancellation, which wins
+            raise
+        except Expired as error:
+            raise deadline_exceeded(method, timeout) from error
+
+    def begin(
+        self, method: Method[Message, Message], payload: bytes, timeout: float
+    ) -> tuple[asyncio.Future[bytes], Batch] | None:
+        """As :meth:`exchange`, without a coroutine: the answer comes as a future.
+
+        It must not be cancelled, and a call whose deadline passes fails with Expired. The batch
+        tells when the request has left.
+
+        Args:
+            method: the RPC.
+            payload: its request, with the sub-opcode.
+            timeout: seconds to wait for the answer.
+
+        Returns:
+            None where the call can't be sent at once; nothing has happened then.
+        """
+        if not self.usable or not self._writable.is_set() or self.calls >= self._max_calls:
+            return None
+        call = self._begin(method, payload, self._loop.time() + timeout)
+        return call.future, self._batch
+
+    def _begin(self, method: Method[Message, Message], payload: bytes, deadline: float) -> _Call:
+        call = _Call(method.opcode | RESPONSE_FLAG, deadline, self._loop.create_future())
+        call.request_id = self._send(method, payload, call)
         if deadline < self._watched_until:
             self._watch(deadline)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self._abandon(request_id)
-            if future.done() and not future.cancelled():
-                future.exception()  # it came together with the cancellation, which wins
-            raise
-        except _Expired as error:
-            raise _deadline_exceeded(method, timeout) from error
+        return call
 
     async def _writable_before(
         self, deadline: float, method: Method[Message, Message], timeout: float
@@ -442,7 +481,7 @@ class Connection(Channel):
             if waiter is None:
                 continue
             if waiter.deadline <= now:
-                waiter.fail(_Expired())
+                waiter.fail(Expired())
                 self._abandon(request_id)
             elif waiter.deadline < earliest:
                 earliest = waiter.deadline
@@ -521,7 +560,7 @@ class Connection(Channel):
                     request_id = self._send(method, payload, answers)
                     body = await answers.next()
             except TimeoutError as error:
-                raise _deadline_exceeded(method, DEFAULT_TIMEOUT) from error
+                raise deadline_exceeded(method, DEFAULT_TIMEOUT) from error
             while body:
                 yield body
                 body = await answers.next()
@@ -599,14 +638,15 @@ class Connection(Channel):
         return lost
 
 
-def _deadline_exceeded(method: Method[Message, Message], timeout: float) -> DeadlineExceeded:
+def deadline_exceeded(method: Method[Message, Message], timeout: float) -> DeadlineExceeded:
+    """What the caller of a call without an answer is told."""
     text = f"no answer to {method} within {timeout:g} s"
     if not method.read_only:
         text += "; it may still take effect: look before you repeat it"
     return DeadlineExceeded(text)
 
 
-class _Expired(ZapError):
+class Expired(ZapError):
     """A call's deadline passed; its caller says so in words."""
 
 

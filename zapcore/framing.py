@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from typing import Generic, NamedTuple, TypeVar
 
 from zapcore.errors import FramingError, MessageTooLarge
 
@@ -19,7 +20,8 @@ OPCODE_MASK = 0x3F
 
 _HEADER = struct.Struct(">IBI")
 _LENGTH = struct.Struct(">I")
-_TYPE_AND_ID = struct.Struct(">BI")
+
+_Unit = TypeVar("_Unit")
 
 
 class Envelope(NamedTuple):
@@ -69,7 +71,7 @@ def error_type(request_type: int) -> int:
     return request_type | RESPONSE_FLAG | ERROR_FLAG
 
 
-class LengthPrefixed:
+class _Units(ABC, Generic[_Unit]):
     """Cuts a byte stream into units that start with a u32 length.
 
     A length outside its limits is refused as soon as its four bytes are there, before anything is
@@ -96,7 +98,7 @@ class LengthPrefixed:
         """Bytes that wait for the rest of their unit."""
         return len(self._pending)
 
-    def receive(self, data: bytes) -> list[bytes]:
+    def receive(self, data: bytes) -> list[_Unit]:
         """Feed bytes; the whole units that they complete, without their length fields.
 
         Raises:
@@ -117,49 +119,56 @@ class LengthPrefixed:
         """Bytes that the first pending unit takes; the length field alone while it is short."""
         if len(self._pending) < _LENGTH.size:
             return _LENGTH.size
-        return _LENGTH.size + self._extra + self._checked(_LENGTH.unpack_from(self._pending)[0])
+        return self._size(_LENGTH.unpack_from(self._pending)[0])
+
+    @abstractmethod
+    def _cut(self, data: bytes) -> tuple[list[_Unit], int]:
+        """The units in ``data``, and where the first byte is that belongs to none of them."""
+
+    def _size(self, length: int) -> int:
+        """Bytes of a unit with that length field."""
+        if self._minimum <= length <= self._maximum:
+            return _LENGTH.size + self._extra + length
+        raise FramingError(
+            f"a {self._unit} of {length} bytes; from {self._minimum} to {self._maximum} are allowed"
+        )
+
+
+class LengthPrefixed(_Units[bytes]):
+    """Bytes in, units out as they stand, without their length fields."""
+
+    __slots__ = ()
 
     def _cut(self, data: bytes) -> tuple[list[bytes], int]:
         units: list[bytes] = []
         at, size = 0, len(data)
         while size - at >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(data, at)
-            end = at + _LENGTH.size + self._extra + self._checked(length)
+            end = at + self._size(_LENGTH.unpack_from(data, at)[0])
             if end > size:
                 break
             units.append(data[at + _LENGTH.size : end])
             at = end
         return units, at
 
-    def _checked(self, length: int) -> int:
-        if self._minimum <= length <= self._maximum:
-            return length
-        raise FramingError(
-            f"a {self._unit} of {length} bytes; from {self._minimum} to {self._maximum} are allowed"
-        )
 
-
-class MessageReader:
+class MessageReader(_Units[Envelope]):
     """Plaintext in, ZAP messages out, however the stream is cut."""
 
-    __slots__ = ("_units",)
+    __slots__ = ()
 
     def __init__(self) -> None:
-        self._units = LengthPrefixed(REQUEST_ID_SIZE, MAX_MESSAGE_SIZE, 1, "ZAP message")
+        super().__init__(REQUEST_ID_SIZE, MAX_MESSAGE_SIZE, 1, "ZAP message")
 
-    @property
-    def pending(self) -> int:
-        """Bytes of a message that is not whole yet."""
-        return self._units.pending
-
-    def receive(self, data: bytes) -> list[Envelope]:
-        """Feed plaintext; the messages that it completes.
-
-        Raises:
-            FramingError: a length is below 4 or beyond 16 MiB.
-        """
-        return [
-            Envelope(kind, request_id, unit[_TYPE_AND_ID.size :])
-            for unit in self._units.receive(data)
-            for kind, request_id in (_TYPE_AND_ID.unpack_from(unit),)
-        ]
+    def _cut(self, data: bytes) -> tuple[list[Envelope], int]:
+        envelopes: list[Envelope] = []
+        at, size = 0, len(data)
+        while size - at >= _HEADER.size:
+            length, kind, request_id = _HEADER.unpack_from(data, at)
+            end = at + self._size(length)
+            if end > size:
+                return envelopes, at
+            envelopes.append(Envelope(kind, request_id, data[at + _HEADER.size : end]))
+            at = end
+        if size - at >= _LENGTH.size:
+            self._size(_LENGTH.unpack_from(data, at)[0])
+        return envelopes, at

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Self
+from functools import partial
+from typing import Self, TypeAlias
 
 from zapcore.client import bodies_apart, stream_apart
 from zapcore.codec import Message
@@ -16,7 +17,10 @@ from zapcore.connection import (
     DEFAULT_TIMEOUT,
     HANDSHAKE_TIMEOUT,
     MAX_CALLS,
+    Batch,
     Connection,
+    Expired,
+    deadline_exceeded,
     dial,
     parse_address,
 )
@@ -38,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 _AFTERMATH = 0.25
 """Seconds within which what ends one connection to a server may end another."""
+
+Resume: TypeAlias = Callable[[], Coroutine[None, None, bytes]]
+Ended: TypeAlias = Callable[[bytes | None, Resume], None]
 
 _PING_PAYLOAD = Rpcs.ping.encode_request()
 
@@ -194,6 +201,7 @@ class ConnectionPool:
         self._identity = identity
         self._server = server
         self._slots = [_Slot(self) for _ in range(size)]
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._retired: set[Connection] = set()
         self._dialled: set[Connection] = set()
@@ -208,7 +216,7 @@ class ConnectionPool:
         self.last_failure: ZapError | None = None
 
     async def __aenter__(self) -> Self:
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._closed = False
         self._down_since = loop.time()
         self._tasks = [loop.create_task(slot.run()) for slot in self._slots]
@@ -227,6 +235,10 @@ class ConnectionPool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
         await asyncio.gather(*(connection.wait_closed() for connection in connections))
+
+    def _now(self) -> float:
+        assert self._loop is not None  # noqa: S101 - it was entered
+        return self._loop.time()
 
     @property
     def connections(self) -> list[Connection]:
@@ -267,7 +279,7 @@ class ConnectionPool:
     @property
     def circuit_open(self) -> bool:
         """Whether calls fail at once: there has been no connection for too long."""
-        down_for = asyncio.get_running_loop().time() - self._down_since
+        down_for = self._now() - self._down_since
         return down_for >= self.limits.acquire_timeout and not self.connected_now
 
     async def dial(self) -> Connection:
@@ -335,26 +347,90 @@ class ConnectionPool:
             raise Overloaded(f"{self._calls} calls are under way: try again soon")
         if timeout is None:
             timeout = self.limits.call_timeout
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
+        deadline = self._now() + timeout
         self._calls += 1
         try:
             connection = self._least_busy()
             if connection is None:
                 connection = await self._acquire(self._patience(deadline))
-                timeout = deadline - loop.time()
+                timeout = deadline - self._now()
             try:
                 return await connection.exchange(method, payload, timeout=timeout)
             except ConnectionLost as error:
-                _check_repeatable(method, error)
-                if self._closed:
-                    raise
-            another = await self._another(deadline)
-            try:
-                return await another.exchange(method, payload, timeout=deadline - loop.time())
-            except ConnectionLost as error:
-                _check_repeatable(method, error)
-                raise
+                lost = error
+            return await self._repeat(method, payload, deadline, lost)
+        finally:
+            self._calls -= 1
+
+    async def _repeat(
+        self,
+        method: Method[Message, Message],
+        payload: bytes,
+        deadline: float,
+        lost: ConnectionLost,
+    ) -> bytes:
+        """Send a call again whose connection broke, if it may be sent twice."""
+        _check_repeatable(method, lost)
+        if self._closed:
+            raise lost
+        another = await self._another(deadline)
+        try:
+            return await another.exchange(method, payload, timeout=deadline - self._now())
+        except ConnectionLost as error:
+            _check_repeatable(method, error)
+            raise
+
+    def begin(
+        self, method: Method[Message, Message], payload: bytes, timeout: float, ended: Ended
+    ) -> Batch | None:
+        """Send at once, without a coroutine; otherwise as :meth:`exchange`.
+
+        Args:
+            method: the RPC.
+            payload: its request, with the sub-opcode.
+            timeout: seconds for everything.
+            ended: called with the answer's body. Where it takes longer, or failed, called with
+                None, and what makes the coroutine that gives the body or raises the error.
+
+        Returns:
+            What the request leaves with; None where it can't be sent at once, and then nothing
+            has happened.
+        """
+        connection = self._least_busy()
+        if connection is None or self._calls >= self.limits.max_calls:
+            return None
+        deadline = self._now() + timeout
+        begun = connection.begin(method, payload, timeout)
+        if begun is None:
+            return None
+
+        def take(answer: asyncio.Future[bytes]) -> None:
+            self._calls -= 1
+            failure = answer.exception()
+            resume = partial(self._resume, method, payload, deadline, timeout, failure)
+            ended(answer.result() if failure is None else None, resume)
+
+        self._calls += 1
+        answer, batch = begun
+        answer.add_done_callback(take)
+        return batch
+
+    async def _resume(
+        self,
+        method: Method[Message, Message],
+        payload: bytes,
+        deadline: float,
+        timeout: float,
+        failure: BaseException | None,
+    ) -> bytes:
+        """What becomes of a call that was begun and failed: a repeat's answer, or its error."""
+        if isinstance(failure, Expired):
+            raise deadline_exceeded(method, timeout) from failure
+        if not isinstance(failure, ConnectionLost):
+            raise failure or AssertionError("there is nothing to resume")
+        self._calls += 1
+        try:
+            return await self._repeat(method, payload, deadline, failure)
         finally:
             self._calls -= 1
 
@@ -372,7 +448,7 @@ class ConnectionPool:
 
     def _patience(self, deadline: float) -> float:
         """Until when a call waits for a connection: not for ever again while the server is down."""
-        since = min(asyncio.get_running_loop().time(), self._down_since)
+        since = min(self._now(), self._down_since)
         return min(deadline, since + self.limits.acquire_timeout)
 
     async def _another(self, deadline: float) -> Connection:
@@ -381,7 +457,7 @@ class ConnectionPool:
         What took the first one may be about to take the others: for a moment only one will do on
         which the server is heard since.
         """
-        lost_at = asyncio.get_running_loop().time()
+        lost_at = self._now()
         try:
             async with asyncio.timeout_at(min(deadline, lost_at + _AFTERMATH)):
                 return await self._usable(heard_since=lost_at)

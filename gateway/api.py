@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from gateway import errors, handlers
+from gateway.bodies import JsonRoute
 from gateway.changes import ClusterSummary, Event, ServerProcess
 from gateway.readers import Restart
 from gateway.routes.control import add_control_routes
@@ -68,6 +69,7 @@ def build_api(settings: Settings, lifespan: Any = None) -> FastAPI:
             Exception: handlers.on_defect,
         },
     )
+    api.router.route_class = JsonRoute
     add_pages(api, settings.root_path)
     add_operation_routes(api)
     add_ticket_route(api)

@@ -210,8 +210,7 @@ class Metrics(PoolObserver):
 
     def take(self, pool: ConnectionPool, sample: Sample) -> None:
         """Bring the gauges, and what is too frequent to be told at once, up to date."""
-        for tally in self._tallies():
-            tally.tell()
+        self._tell()
         self._http_connections.labels(state="busy").set(sample.busy_connections)
         self._http_connections.labels(state="idle").set(sample.idle_connections)
         self._readers.set(sample.readers)
@@ -228,6 +227,10 @@ class Metrics(PoolObserver):
         self._upstream_sent.inc(sent - self._seen_sent)
         self._seen_received, self._seen_sent = received, sent
 
+    def _tell(self) -> None:
+        for tally in self._tallies():
+            tally.tell()
+
     def _tallies(self) -> Iterator[CountTally | DurationTally]:
         yield from (self._received, self._sent)
         yield from self._request_tallies.values()
@@ -237,6 +240,7 @@ class Metrics(PoolObserver):
 
     def render(self) -> bytes:
         """All of it in Prometheus' text format."""
+        self._tell()
         if not self._shared:
             return generate_latest(self.registry)
         registry = CollectorRegistry()

@@ -10,10 +10,11 @@ import asyncio
 import copy
 import hashlib
 import json
+import operator
 import os
 import time
 from collections.abc import AsyncIterator, Collection, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from zapcore import messages as m
 from zapcore.errors import AlreadyExists, NotBootstrapped, NotFound, RemoteError
@@ -77,6 +78,7 @@ class SimulatedNetrunner(Backend):
         self._stopped: m.ClusterInfo | None = None
         self._snapshots: dict[str, _Cluster] = {}
         self._starts = 0
+        self._pid = os.getpid()
         self._changed = asyncio.Event()
         if nodes:
             request = m.StartRequest(num_nodes=nodes)
@@ -87,7 +89,7 @@ class SimulatedNetrunner(Backend):
     async def ping(self, request: m.PingRequest) -> m.PingResponse:
         """The process that simulates."""
         del request
-        return m.PingResponse(os.getpid())
+        return m.PingResponse(self._pid)
 
     async def rpc_version(self, request: m.RPCVersionRequest) -> m.RPCVersionResponse:
         """The interface's version."""
@@ -494,14 +496,22 @@ class SimulatedNetrunner(Backend):
     def _info(self, cluster: _Cluster) -> m.ClusterInfo:
         return m.ClusterInfo(
             node_names=sorted(cluster.nodes),
-            node_infos={name: replace(node) for name, node in cluster.nodes.items()},
-            pid=os.getpid(),
+            node_infos={name: _copy(node) for name, node in cluster.nodes.items()},
+            pid=self._pid,
             root_data_dir=cluster.root_data_dir,
             healthy=self._healthy(cluster),
             custom_chains=dict(cluster.chains),
             subnets=sorted(cluster.validators),
             network_id=_NETWORK_ID,
         )
+
+
+_values = operator.attrgetter(*(each.name for each in fields(m.NodeInfo)))
+
+
+def _copy(node: m.NodeInfo) -> m.NodeInfo:
+    """As replace(node), in half the time: whoever looks often copies every node each time."""
+    return m.NodeInfo(*_values(node))
 
 
 def _names_of(request: m.StartRequest) -> list[str]:

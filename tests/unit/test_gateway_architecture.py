@@ -44,6 +44,7 @@ ORDER = [
     "gateway.readers",
     "gateway.results",
     "gateway.handlers",
+    "gateway.bodies",
     "gateway.routes.table",
     "gateway.routes.documents",
     "gateway.routes.parameters",

@@ -1,0 +1,40 @@
+"""JSON bodies of requests, read fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pydantic_core
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class JsonRequest(Request):
+    """A request whose body is parsed several times as fast, with the same result."""
+
+    async def json(self) -> Any:
+        """The body's value.
+
+        Raises:
+            json.JSONDecodeError: it is no JSON.
+        """
+        try:
+            return pydantic_core.from_json(await self.body())
+        except ValueError:  # json takes some that this does not, and says what FastAPI expects
+            return await super().json()
+
+
+class JsonRoute(APIRoute):
+    """A route that reads its body so."""
+
+    def get_route_handler(self) -> Handler:
+        """See APIRoute."""
+        handle = super().get_route_handler()
+
+        async def read_fast(request: Request) -> Response:
+            return await handle(JsonRequest(request.scope, request.receive))
+
+        return read_fast

@@ -16,6 +16,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
+import httptools
 import uvicorn
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -270,7 +271,7 @@ class HttpConnection(HttpToolsProtocol):
             self._behind = False
             self.head_since = self.loop.time()
         self._received += len(data)
-        super().data_received(data)
+        self._parse(data)
         if apart and self._may_recur(data):
             extensions = cast("dict[str, object]", self.cycle.scope["extensions"])
             extensions[REMEMBER] = partial(self._remember, data)
@@ -280,6 +281,20 @@ class HttpConnection(HttpToolsProtocol):
         elif self._received > 2 * self._limits.max_body + _SLACK:
             # Nobody may send for ever, neither a body that is refused nor chunks of one byte.
             self._refuse(errors.BODY_TOO_LARGE, "the request does not end")
+
+    def _parse(self, data: bytes) -> None:
+        """As uvicorn's data_received, which forgets what follows a request for another protocol."""
+        self._unset_keepalive_if_required()
+        rest = memoryview(data)
+        while rest and not self._refused:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as asked:
+                rest = rest[asked.args[0] :]  # it goes on as HTTP/1.1
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+            else:
+                break
 
     # Shortcuts.
 
@@ -339,7 +354,14 @@ class HttpConnection(HttpToolsProtocol):
         """Run a coroutine as a task that the server waits for when it ends."""
         task = self.loop.create_task(coroutine)
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(self._has_ended)
+
+    def _has_ended(self, task: asyncio.Task[None]) -> None:
+        """Do as uvicorn does with an application that failed: nobody may wait for its answer."""
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a direct answer failed", exc_info=error)
+            self.transport.close()
 
     # What the parser calls. It does not stop when a request is refused.
 
@@ -403,9 +425,6 @@ class HttpConnection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What came is no HTTP."""
         self._refuse(errors.NOT_HTTP, msg)
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """A client may ask for HTTP/2 or a WebSocket; it gets HTTP/1.1, and that is no event."""
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)

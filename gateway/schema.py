@@ -6,6 +6,7 @@ import base64
 import binascii
 import contextlib
 import dataclasses
+import operator
 import re
 import types
 from collections.abc import Callable
@@ -27,7 +28,15 @@ from pydantic import create_model as create_pydantic_model
 from pydantic.alias_generators import to_camel
 
 from gateway.names import FEW_IN_A_MAP
-from zapcore.codec import Integer, KeyedBy, Message
+from zapcore.codec import (
+    Decoder,
+    Form,
+    Integer,
+    KeyedBy,
+    Message,
+    compile_decoder,
+    decode_whole,
+)
 
 MOST_SPECS = 1000
 """Of things that one request makes or changes."""
@@ -198,41 +207,101 @@ def to_json(message: Message) -> bytes:
     return pydantic_core.to_json(to_document(message))
 
 
+def json_of(cls: type[Message], body: bytes) -> bytes:
+    """The JSON of a message that is still encoded: as to_json(cls.decode(body)), in half the time.
+
+    Raises:
+        DecodeError: as Message.decode.
+    """
+    return pydantic_core.to_json(decode_whole(_DOCUMENTS.decoder_of(cls), cls, body))
+
+
 @cache
 def _document_maker(cls: type[Any], wide_as_text: bool) -> Callable[[Message], dict[str, object]]:
-    hints = get_type_hints(cls, localns={}, include_extras=True)
     namespace: dict[str, Any] = {"base64_text": _base64_text}
-    items = []
-    for field in dataclasses.fields(cls):
-        value = _expression(hints[field.name], f"m.{field.name}", namespace, wide_as_text)
-        items.append(f"{to_camel(field.name)!r}: {value}")
+
+    def nested(kind: type[Message], source: str) -> str:
+        make = _document_maker(cast("Any", kind), wide_as_text)
+        namespace[f"document_of_{kind.__name__}"] = make
+        return f"document_of_{kind.__name__}({source})"
+
+    source = _document(cls, "m.", nested, wide_as_text)
     # The source is made of field names of this program; no input reaches it.
-    made = eval(f"lambda m: {{{', '.join(items)}}}", namespace)  # noqa: S307
+    made = eval(f"lambda m: {source}", namespace)  # noqa: S307
     return cast("Callable[[Message], dict[str, object]]", made)
 
 
-def _expression(annotation: Any, source: str, namespace: dict[str, Any], wide_as_text: bool) -> str:
-    """The source of a field's JSON-ready value; what it calls goes into ``namespace``."""
+class _Documents(Form):
+    """Decoders that make JSON-ready values at once."""
+
+    @property
+    def namespace(self) -> dict[str, object]:
+        return {"base64_text": _base64_text}
+
+    def __init__(self) -> None:
+        self._decoders: dict[type[Message], Decoder] = {}
+
+    def decoder_of(self, cls: type[Message]) -> Decoder:
+        decoder = self._decoders.get(cls)
+        if decoder is None:
+            decoder = self._decoders[cls] = compile_decoder(cls, self)
+        return decoder
+
+    def make(self, cls: type[Message], names: list[str]) -> str:
+        del names
+        return _document(cls, "f_", lambda _, source: source)
+
+    def field_of(self, cls: type[Message], name: str) -> Callable[[Any], Any]:
+        del cls
+        return operator.itemgetter(to_camel(name))
+
+    # What is made is written out at once and never changed, so it can be shared.
+
+    def keep(self, cls: type[Message]) -> Callable[[Any], tuple[Any, ...]]:
+        del cls
+        return lambda document: (document,)
+
+    def recall(self, cls: type[Message]) -> Callable[..., Any]:
+        del cls
+        return lambda document: document
+
+
+_DOCUMENTS = _Documents()
+
+Nested = Callable[[type[Message], str], str]
+"""The source of a message's document, of the source of the message."""
+
+
+def _document(cls: type[Any], prefix: str, nested: Nested, wide_as_text: bool = False) -> str:
+    """The source of a message's document, of variables that begin with ``prefix``."""
+    hints = get_type_hints(cls, localns={}, include_extras=True)
+    items = (
+        f"{to_camel(name)!r}: {_expression(hints[name], prefix + name, nested, wide_as_text)}"
+        for name in (field.name for field in dataclasses.fields(cls))
+    )
+    return f"{{{', '.join(items)}}}"
+
+
+def _expression(annotation: Any, source: str, nested: Nested, wide_as_text: bool) -> str:
+    """The source of a field's JSON-ready value."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is bytes:
         return f"base64_text({source})"
     if origin is Annotated and wide_as_text and arguments[1] in _WIDE:
         return f"str({source})"
     if origin is Annotated:
-        return _expression(arguments[0], source, namespace, wide_as_text)
+        return _expression(arguments[0], source, nested, wide_as_text)
     if origin in (Union, types.UnionType):
-        inner = _expression(arguments[0], source, namespace, wide_as_text)
+        inner = _expression(arguments[0], source, nested, wide_as_text)
         return source if inner == source else f"None if {source} is None else {inner}"
     if origin is list:
-        inner = _expression(arguments[0], "item", namespace, wide_as_text)
+        inner = _expression(arguments[0], "item", nested, wide_as_text)
         return source if inner == "item" else f"[{inner} for item in {source}]"
     if origin is dict:
-        inner = _expression(arguments[1], "item", namespace, wide_as_text)
+        inner = _expression(arguments[1], "item", nested, wide_as_text)
         return source if inner == "item" else f"{{k: {inner} for k, item in {source}.items()}}"
     if isinstance(annotation, type) and issubclass(annotation, Message):
-        make = _document_maker(cast("Any", annotation), wide_as_text)
-        namespace[f"document_of_{annotation.__name__}"] = make
-        return f"document_of_{annotation.__name__}({source})"
+        return nested(annotation, source)
     return source
 
 

@@ -92,9 +92,12 @@ class RecurringRead:
             answer.go_on(self._wait(body, context, answer))
             return
         context.status, context.sent = 200, len(body)
+        answer.keep_alive &= self._surroundings.goes_on()
         lines = b"%scontent-length: %d\r\nx-request-id: %s\r\n"
-        answer.write(200, lines % (self._headers, len(body), context.request_id.encode()), body)
-        self._end(context)
+        try:
+            answer.write(200, lines % (self._headers, len(body), context.request_id.encode()), body)
+        finally:
+            self._end(context)
 
     async def _wait(
         self, answering: Answering, context: RequestContext, answer: DirectAnswer

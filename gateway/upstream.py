@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,8 @@ from zapcore.connection import Batch
 from zapcore.errors import ZapError
 from zapcore.methods import Method
 from zapcore.pool import ConnectionPool, Resume
+
+logger = logging.getLogger(__name__)
 
 _LARGEST_KEPT = 64 * 1024
 
@@ -169,11 +172,15 @@ class Upstream:
             except Exception:  # noqa: BLE001 - it comes again for each reader, who tells it
                 resume = partial(_at_hand, body)
         for context, started, ended in readers:
-            if answer is None:
-                ended(self._finish(method, resume(), context, self.render, started))
-            else:
-                self._tell(method, "ok", started, context)
-                ended(answer)
+            try:
+                if answer is None:
+                    ended(self._finish(method, resume(), context, self.render, started))
+                else:
+                    self._tell(method, "ok", started, context)
+                    ended(answer)
+            except Exception:
+                # The others that share the call get its answer all the same.
+                logger.exception("an answer to %s was not taken", method)
 
     def _timeout(self, method: Method[Message, Message]) -> float:
         return self.times.reading if method.read_only else self.times.changing
@@ -237,7 +244,7 @@ class Upstream:
         last = self._last.get(method.name)
         if last is not None and last[0] == body:
             return last[1]
-        answer = schema.to_json(method.response.decode(body))
+        answer = schema.json_of(method.response, body)
         if len(body) <= _LARGEST_KEPT:
             self._last[method.name] = (body, answer)
         return answer

@@ -18,6 +18,7 @@ import dataclasses
 import operator
 import struct
 import types
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,6 +38,8 @@ from typing import (
 )
 
 from zapcore.errors import DecodeError, EncodeError, Truncated
+
+Decoder: TypeAlias = Callable[[bytes, str, int, int], tuple[Any, int]]
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Message")
@@ -114,7 +117,7 @@ class Message:
 
     __slots__ = ()
     _encode: ClassVar[Callable[[Any, Callable[[bytes], None]], None]]
-    _decode: ClassVar[Callable[[bytes, str, int, int], tuple[Any, int]]]
+    _decode: ClassVar[Decoder]
     _minimum_size: ClassVar[int]
     _remembered: ClassVar[bool] = False
 
@@ -139,11 +142,7 @@ class Message:
             Truncated: the body ends early, or a count is beyond what its bytes can hold.
             DecodeError: a nested body is malformed.
         """
-        data = bytes(data)
-        try:
-            return cast("Self", cls._decode(data, data.decode("latin-1"), 0, len(data))[0])
-        except (struct.error, IndexError) as error:
-            raise Truncated(f"unexpected EOF in a {cls.__name__} of {len(data)} bytes") from error
+        return cast("Self", decode_whole(cls._decode, cls, data))
 
 
 _ENCODE_FAILURES = (struct.error, AttributeError, TypeError, UnicodeEncodeError, ValueError)
@@ -189,8 +188,13 @@ _MAX_REMEMBERED_SIZE = 4096
 
 
 def short(needed: int, left: int) -> Truncated:
-    """The error for a length or count that the rest of the body can't meet (both in bytes)."""
+    """The error for a count that the rest of the body can't meet (both in bytes)."""
     return Truncated(f"unexpected EOF: {needed} bytes announced, {max(left, 0)} left")
+
+
+def overrun(at: int, end: int) -> Truncated:
+    """The error for a text, or bytes, that would end at ``at`` in a body of ``end`` bytes."""
+    return Truncated(f"unexpected EOF: bytes announced up to {at}, there are {end}")
 
 
 class Layout:
@@ -265,7 +269,6 @@ class BytesLayout(Layout):
         yield "length, = unpack_I(data, at)"
         yield "start = at + 4"
         yield "at = start + length"
-        yield "if at > end: raise short(length, end - start)"
         yield from self._value(target)
 
     @staticmethod
@@ -361,14 +364,14 @@ class CountedLayout(Layout):
         yield f"for place in range(count{depth}):"
         yield f"    known = memory_{name}.get(place)"
         yield "    if known and data.startswith(known[0], at):"
-        yield f"        item{depth} = class_{name}(*known[1])"
+        yield f"        item{depth} = recall_{name}(*known[1])"
         yield "        at += known[2]"
         yield "    else:"
         yield "        begin = at"
         yield from _indent(_indent(item.decoder(f"item{depth}", depth + 1)))
         yield f"        if place < {_MAX_PLACES} and at - begin <= {_MAX_REMEMBERED_SIZE}:"
-        yield f"            values = values_{name}(item{depth})"
-        yield f"            memory_{name}[place] = data[begin:at], values, at - begin"
+        yield f"            kept = keep_{name}(item{depth})"
+        yield f"            memory_{name}[place] = data[begin:at], kept, at - begin"
 
 
 @dataclass(frozen=True)
@@ -444,19 +447,24 @@ class KeyedLayout(CountedLayout):
     """The values of a map alone; a key that is not its value's own would be lost: refused."""
 
     field: str
-    item: Layout
+    item: MessageLayout
 
     @property
     def parts(self) -> tuple[Layout, ...]:  # type: ignore[override]
         """The items' layout."""
         return (self.item,)
 
+    @property
+    def key_getter(self) -> str:
+        """The name of what gets an item's key."""
+        return f"{self.field}_of_{self.item.message.__name__}"
+
     def decoder(self, target: str, depth: int) -> Iterator[str]:
         """See Layout."""
         yield from self._count(self.item.minimum_size, depth)
         yield f"{target} = {{}}"
         yield from self._items(self.item, depth)
-        yield f"    {target}[item{depth}.{self.field}] = item{depth}"
+        yield f"    {target}[{self.key_getter}(item{depth})] = item{depth}"
 
     def encoder(self, source: str, depth: int) -> Iterator[str]:
         """See Layout."""
@@ -483,7 +491,7 @@ def layout_of(annotation: Any) -> Layout:
     if origin is Annotated:
         marker = arguments[1]
         if isinstance(marker, KeyedBy):
-            return KeyedLayout(marker.field, layout_of(get_args(arguments[0])[1]))
+            return KeyedLayout(marker.field, MessageLayout(get_args(arguments[0])[1]))
         if isinstance(marker, Integer):
             return IntegerLayout(marker)
     if origin in (Union, types.UnionType) and arguments[1] is type(None):
@@ -504,27 +512,101 @@ def layouts(cls: type[Message]) -> list[tuple[str, Layout]]:
     return [(field.name, layout_of(hints[field.name])) for field in fields]
 
 
-def _namespace(fields: list[tuple[str, Layout]]) -> dict[str, object]:
-    """The names that generated code uses."""
-    namespace: dict[str, object] = {
-        "short": short,
-        "decode_text": decode_text,
-        "bool_byte": _bool_byte,
-        "check_list": _check_list,
+class Form(ABC):
+    """What decoders make of messages.
+
+    What a list of messages remembers of an item, see above, is a form's own matter too.
+    """
+
+    @abstractmethod
+    def decoder_of(self, cls: type[Message]) -> Decoder:
+        """The compiled decoder of a message inside another one."""
+
+    @abstractmethod
+    def make(self, cls: type[Message], names: list[str]) -> str:
+        """The source that makes it of variables: ``f_`` and the name of each field."""
+
+    @abstractmethod
+    def field_of(self, cls: type[Message], name: str) -> Callable[[Any], Any]:
+        """Gets a field of what was made."""
+
+    @abstractmethod
+    def keep(self, cls: type[Message]) -> Callable[[Any], tuple[Any, ...]]:
+        """What to remember of what was made."""
+
+    @abstractmethod
+    def recall(self, cls: type[Message]) -> Callable[..., Any]:
+        """Makes it again of that."""
+
+    @property
+    @abstractmethod
+    def namespace(self) -> dict[str, object]:
+        """What the source of :meth:`make` calls."""
+
+
+class _Objects(Form):
+    """Messages of the classes themselves."""
+
+    namespace: ClassVar[dict[str, object]] = {}
+
+    def decoder_of(self, cls: type[Message]) -> Decoder:
+        return cls._decode
+
+    def make(self, cls: type[Message], names: list[str]) -> str:
+        return f"class_{cls.__name__}({', '.join(f'f_{name}' for name in names)})"
+
+    def field_of(self, cls: type[Message], name: str) -> Callable[[Any], Any]:
+        del cls
+        return operator.attrgetter(name)
+
+    def keep(self, cls: type[Message]) -> Callable[[Any], tuple[Any, ...]]:
+        return operator.attrgetter(*_names(cls))
+
+    def recall(self, cls: type[Message]) -> Callable[..., Any]:
+        return cls
+
+
+_OBJECTS = _Objects()
+
+
+def _names(cls: type[Message]) -> list[str]:
+    return [each.name for each in dataclasses.fields(cast("Any", cls))]
+
+
+def _packers() -> dict[str, object]:
+    packers = {code: struct.Struct(f">{code}") for code in "BHIQbhiq"}
+    return {f"pack_{code}": packer.pack for code, packer in packers.items()} | {
+        f"unpack_{code}": packer.unpack_from for code, packer in packers.items()
     }
-    for code in "BHIQbhiq":
-        packer = struct.Struct(f">{code}")
-        namespace[f"pack_{code}"], namespace[f"unpack_{code}"] = packer.pack, packer.unpack_from
+
+
+def _encoding_namespace(fields: list[tuple[str, Layout]]) -> dict[str, object]:
+    """The names that generated encoders use."""
+    namespace = {"bool_byte": _bool_byte, "check_list": _check_list, **_packers()}
+    for cls in _nested(layout for _, layout in fields):
+        namespace[f"encode_{cls.__name__}"] = cls._encode
+    return namespace
+
+
+def _decoding_namespace(fields: list[tuple[str, Layout]], form: Form) -> dict[str, object]:
+    """The names that generated decoders use."""
+    namespace = {
+        "short": short,
+        "overrun": overrun,
+        "decode_text": decode_text,
+        **_packers(),
+        **form.namespace,
+    }
     for name, layout in fields:
         if isinstance(layout, ListLayout):
             namespace[f"memory_f_{name}"] = [b"", ()]
+        if isinstance(layout, KeyedLayout):
+            namespace[layout.key_getter] = form.field_of(layout.item.message, layout.field)
     for cls in _nested(layout for _, layout in fields):
-        namespace[f"decode_{cls.__name__}"] = cls._decode
-        namespace[f"encode_{cls.__name__}"] = cls._encode
-        namespace[f"class_{cls.__name__}"] = cls
+        namespace[f"decode_{cls.__name__}"] = form.decoder_of(cls)
         if cls._remembered:
-            names = [field.name for field in dataclasses.fields(cast("Any", cls))]
-            namespace[f"values_{cls.__name__}"] = operator.attrgetter(*names)
+            namespace[f"keep_{cls.__name__}"] = form.keep(cls)
+            namespace[f"recall_{cls.__name__}"] = form.recall(cls)
             namespace[f"memory_{cls.__name__}"] = {}
     return namespace
 
@@ -547,18 +629,32 @@ def _compile_encoder(
     name: str, fields: list[tuple[str, Layout]]
 ) -> Callable[[Any, Callable[[bytes], None]], None]:
     lines = [line for name, part in fields for line in part.encoder(f"message.{name}", 0)]
-    compiled = _compile(name, "message, put", lines or ["pass"], _namespace(fields))
+    compiled = _compile(name, "message, put", lines or ["pass"], _encoding_namespace(fields))
     return cast("Callable[[Any, Callable[[bytes], None]], None]", compiled)
 
 
-def _compile_decoder(
-    cls: type[M], fields: list[tuple[str, Layout]]
-) -> Callable[[bytes, str, int, int], tuple[M, int]]:
+def compile_decoder(cls: type[Message], form: Form = _OBJECTS) -> Decoder:
+    """A function of a body, the same as Latin-1, where the message begins, and where the body ends.
+
+    It gives what the form makes, and where the message ended. For whole bodies see
+    :func:`decode_whole`.
+    """
+    fields = layouts(cls)
     lines = [line for name, part in fields for line in part.decoder(f"f_{name}", 0)]
-    lines.append(f"return cls({', '.join(f'f_{name}' for name, _ in fields)}), at")
-    namespace = _namespace(fields) | {"cls": cls}
+    lines.append("if at > end: raise overrun(at, end)")  # once is enough: slices stop at the end
+    lines.append(f"return {form.make(cls, [name for name, _ in fields])}, at")
+    namespace = _decoding_namespace(fields, form) | {f"class_{cls.__name__}": cls}
     compiled = _compile(f"decode_{cls.__name__}", "data, latin, at, end", lines, namespace)
-    return cast("Callable[[bytes, str, int, int], tuple[M, int]]", compiled)
+    return cast("Decoder", compiled)
+
+
+def decode_whole(decoder: Decoder, cls: type[Message], data: bytes) -> Any:
+    """What a decoder of a class makes of a whole body; see Message.decode for what it raises."""
+    data = bytes(data)
+    try:
+        return decoder(data, data.decode("latin-1"), 0, len(data))[0]
+    except (struct.error, IndexError) as error:
+        raise Truncated(f"unexpected EOF in a {cls.__name__} of {len(data)} bytes") from error
 
 
 @dataclass_transform()
@@ -567,7 +663,7 @@ def message(cls: type[M]) -> type[M]:
     made = dataclass(slots=True)(cls)
     fields = layouts(made)
     made._encode = staticmethod(_compile_encoder(f"encode_{cls.__name__}", fields))
-    made._decode = staticmethod(_compile_decoder(made, fields))
+    made._decode = staticmethod(compile_decoder(made))
     made._minimum_size = sum(layout.minimum_size for _, layout in fields)
     made._remembered = len(fields) > 1 and all(
         isinstance(layout, _SCALAR_LAYOUTS) for _, layout in fields
@@ -577,11 +673,15 @@ def message(cls: type[M]) -> type[M]:
 
 __all__ = [
     "DecodeError",
+    "Decoder",
+    "Form",
     "Integer",
     "KeyedBy",
     "Layout",
     "Message",
+    "compile_decoder",
     "decode_text",
+    "decode_whole",
     "i32",
     "i64",
     "layout_of",

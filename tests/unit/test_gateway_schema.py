@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
@@ -14,6 +18,7 @@ from gateway import schema
 from tests.unit.strategies import instances
 from zapcore import messages as m
 from zapcore.codec import Message
+from zapcore.errors import DecodeError
 from zapcore.methods import METHODS
 
 MESSAGES = sorted(
@@ -47,6 +52,40 @@ def test_what_is_written_is_read_back(cls: type[Message]):
         assert lacks or parse(cls, text) == message
 
     check()
+
+
+@pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
+def test_the_short_way_from_bytes_to_json_gives_the_same(cls: type[Message]):
+    """One body after the other: what is remembered of one must not show in the next."""
+
+    @given(st.lists(instances(cls), min_size=1, max_size=3), st.data())
+    def check(messages: list[Message], data: st.DataObject) -> None:
+        for message in [*messages, *messages]:
+            body = message.encode()
+            assert schema.json_of(cls, body) == schema.to_json(cls.decode(body))
+            cut = body[: data.draw(st.integers(0, len(body)))]
+            assert outcome(schema.json_of, cls, cut) == outcome(
+                lambda cls, body: schema.to_json(cls.decode(body)), cls, cut
+            )
+
+    check()
+
+
+def outcome(read: Callable[[type[Message], bytes], bytes], cls: type[Message], body: bytes) -> str:
+    try:
+        return read(cls, body).decode()
+    except DecodeError as error:
+        return repr(error)
+
+
+def test_what_is_remembered_of_a_node_is_its_own():
+    """Nodes come and go, change places and change: each answer is told as it is."""
+    nodes = [m.NodeInfo(name=f"node{number}", log_dir="a" * number) for number in range(4)]
+    for chosen in itertools.permutations(nodes, 3):
+        for changed in (chosen, [replace(chosen[0], paused=True), *chosen[1:]]):
+            cluster = m.ClusterInfo(node_infos={node.name: node for node in changed})
+            status = m.StatusResponse(cluster)
+            assert schema.json_of(m.StatusResponse, status.encode()) == schema.to_json(status)
 
 
 @pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)

@@ -197,6 +197,10 @@ def overrun(at: int, end: int) -> Truncated:
     return Truncated(f"unexpected EOF: bytes announced up to {at}, there are {end}")
 
 
+_CHECK_END = "if at > end: raise overrun(at, end)"
+"""Once per message is enough, as slices stop at the end; and before anything is remembered."""
+
+
 class Layout:
     """One field's shape on the wire: writes the source lines that read and write it.
 
@@ -397,6 +401,7 @@ class ListLayout(CountedLayout):
         yield "else:"
         yield "    begin = at"
         yield from _indent(self._fresh(target, depth))
+        yield f"    {_CHECK_END}"
         yield f"    if at - begin <= {_MAX_REMEMBERED_SIZE}:"
         yield f"        memory_{target}[:] = data[begin:at], tuple({target})"
 
@@ -641,7 +646,7 @@ def compile_decoder(cls: type[Message], form: Form = _OBJECTS) -> Decoder:
     """
     fields = layouts(cls)
     lines = [line for name, part in fields for line in part.decoder(f"f_{name}", 0)]
-    lines.append("if at > end: raise overrun(at, end)")  # once is enough: slices stop at the end
+    lines.append(_CHECK_END)
     lines.append(f"return {form.make(cls, [name for name, _ in fields])}, at")
     namespace = _decoding_namespace(fields, form) | {f"class_{cls.__name__}": cls}
     compiled = _compile(f"decode_{cls.__name__}", "data, latin, at, end", lines, namespace)

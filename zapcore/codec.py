@@ -26,6 +26,7 @@ from typing import (
     Annotated,
     Any,
     ClassVar,
+    Generic,
     Self,
     TypeAlias,
     TypeVar,
@@ -39,6 +40,7 @@ from typing import (
 
 from zapcore.errors import DecodeError, EncodeError, Truncated
 
+Encoder: TypeAlias = Callable[[Any, Callable[[bytes], None]], None]
 Decoder: TypeAlias = Callable[[bytes, str, int, int], tuple[Any, int]]
 
 T = TypeVar("T")
@@ -116,10 +118,12 @@ class Message:
     """What all message classes can do; :func:`message` makes them."""
 
     __slots__ = ()
-    _encode: ClassVar[Callable[[Any, Callable[[bytes], None]], None]]
+    _encode: ClassVar[Encoder]
     _decode: ClassVar[Decoder]
+    _copy: ClassVar[Callable[[Any], Any]]
     _minimum_size: ClassVar[int]
-    _remembered: ClassVar[bool] = False
+    _remembered: ClassVar[bool]
+    _last: ClassVar[tuple[bytes, Any]]
 
     def encode(self) -> bytes:
         """The message's body.
@@ -142,7 +146,16 @@ class Message:
             Truncated: the body ends early, or a count is beyond what its bytes can hold.
             DecodeError: a nested body is malformed.
         """
-        return cast("Self", decode_whole(cls._decode, cls, data))
+        data = bytes(data)
+        last, message = cls._last
+        if data == last and message is not None:
+            return cast("Self", cls._copy(message))
+        message = decode_whole(cls._decode, cls, data)
+        if data == last:
+            cls._last = data, cls._copy(message)
+        elif len(data) <= _MAX_REMEMBERED_BODY:
+            cls._last = data, None
+        return cast("Self", message)
 
 
 _ENCODE_FAILURES = (struct.error, AttributeError, TypeError, UnicodeEncodeError, ValueError)
@@ -186,6 +199,11 @@ def _check_list(value: object) -> int:
 _MAX_PLACES = 256
 _MAX_REMEMBERED_SIZE = 4096
 
+# A body that comes twice in a row may well come again: then a copy of the message is kept, of which
+# copies are made, in a third of the time.
+
+_MAX_REMEMBERED_BODY = 16 * 1024
+
 
 def short(needed: int, left: int) -> Truncated:
     """The error for a count that the rest of the body can't meet (both in bytes)."""
@@ -218,6 +236,10 @@ class Layout:
     def encoder(self, source: str, depth: int) -> Iterator[str]:
         """Lines that hand the bytes of ``source`` to ``put``."""
         raise NotImplementedError
+
+    def copier(self, source: str, depth: int) -> str:  # noqa: ARG002
+        """The source of a copy that shares nothing that can be changed."""
+        return source
 
 
 @dataclass(frozen=True)
@@ -316,6 +338,10 @@ class MessageLayout(Layout):
         """See Layout."""
         yield f"encode_{self.message.__name__}({source}, put)"
 
+    def copier(self, source: str, depth: int) -> str:  # noqa: ARG002
+        """See Layout."""
+        return f"copy_{self.message.__name__}({source})"
+
 
 @dataclass(frozen=True)
 class OptionalLayout(Layout):
@@ -343,6 +369,11 @@ class OptionalLayout(Layout):
         yield "else:"
         yield '    put(b"\\x01")'
         yield from _indent(self.inner.encoder(source, depth))
+
+    def copier(self, source: str, depth: int) -> str:
+        """See Layout."""
+        copy = self.inner.copier(source, depth)
+        return source if copy == source else f"(None if {source} is None else {copy})"
 
 
 class CountedLayout(Layout):
@@ -417,6 +448,12 @@ class ListLayout(CountedLayout):
         yield f"for item{depth} in {source}:"
         yield from _indent(self.item.encoder(f"item{depth}", depth + 1))
 
+    def copier(self, source: str, depth: int) -> str:
+        """See Layout."""
+        item = f"item{depth}"
+        copy = self.item.copier(item, depth + 1)
+        return f"list({source})" if copy == item else f"[{copy} for {item} in {source}]"
+
 
 @dataclass(frozen=True)
 class MapLayout(CountedLayout):
@@ -438,6 +475,10 @@ class MapLayout(CountedLayout):
         yield from _indent(self.key.decoder(f"key{depth}", depth + 1))
         yield from _indent(self.item.decoder(f"item{depth}", depth + 1))
         yield f"    {target}[key{depth}] = item{depth}"
+
+    def copier(self, source: str, depth: int) -> str:
+        """See Layout."""
+        return _copied_map(self.item, source, depth)
 
     def encoder(self, source: str, depth: int) -> Iterator[str]:
         """See Layout."""
@@ -471,6 +512,10 @@ class KeyedLayout(CountedLayout):
         yield from self._items(self.item, depth)
         yield f"    {target}[{self.key_getter}(item{depth})] = item{depth}"
 
+    def copier(self, source: str, depth: int) -> str:
+        """See Layout."""
+        return _copied_map(self.item, source, depth)
+
     def encoder(self, source: str, depth: int) -> Iterator[str]:
         """See Layout."""
         yield f"put(pack_I(len({source})))"
@@ -478,6 +523,14 @@ class KeyedLayout(CountedLayout):
         yield f"    if key{depth} != item{depth}.{self.field}:"
         yield f"        raise ValueError(f'key {{key{depth}!r}} is not its value\\'s {self.field}')"
         yield from _indent(self.item.encoder(f"item{depth}", depth + 1))
+
+
+def _copied_map(layout: Layout, source: str, depth: int) -> str:
+    key, item = f"key{depth}", f"item{depth}"
+    copy = layout.copier(item, depth + 1)
+    if copy == item:
+        return f"dict({source})"
+    return f"{{{key}: {copy} for {key}, {item} in {source}.items()}}"
 
 
 def _indent(lines: Iterator[str]) -> Iterator[str]:
@@ -630,12 +683,20 @@ def _compile(name: str, head: str, lines: list[str], namespace: dict[str, object
     return namespace[name]
 
 
-def _compile_encoder(
-    name: str, fields: list[tuple[str, Layout]]
-) -> Callable[[Any, Callable[[bytes], None]], None]:
+def _compile_encoder(name: str, fields: list[tuple[str, Layout]]) -> Encoder:
     lines = [line for name, part in fields for line in part.encoder(f"message.{name}", 0)]
     compiled = _compile(name, "message, put", lines or ["pass"], _encoding_namespace(fields))
-    return cast("Callable[[Any, Callable[[bytes], None]], None]", compiled)
+    return cast("Encoder", compiled)
+
+
+def _compile_copier(cls: type[Message]) -> Callable[[Any], Any]:
+    fields = layouts(cls)
+    copies = (part.copier(f"message.{name}", 0) for name, part in fields)
+    nested = _nested(layout for _, layout in fields)
+    namespace: dict[str, object] = {f"copy_{each.__name__}": each._copy for each in nested}
+    line = f"return cls({', '.join(copies)})"
+    compiled = _compile(f"copy_{cls.__name__}", "message", [line], {**namespace, "cls": cls})
+    return cast("Callable[[Any], Any]", compiled)
 
 
 def compile_decoder(cls: type[Message], form: Form = _OBJECTS) -> Decoder:
@@ -655,24 +716,46 @@ def compile_decoder(cls: type[Message], form: Form = _OBJECTS) -> Decoder:
 
 def decode_whole(decoder: Decoder, cls: type[Message], data: bytes) -> Any:
     """What a decoder of a class makes of a whole body; see Message.decode for what it raises."""
-    data = bytes(data)
     try:
         return decoder(data, data.decode("latin-1"), 0, len(data))[0]
     except (struct.error, IndexError) as error:
         raise Truncated(f"unexpected EOF in a {cls.__name__} of {len(data)} bytes") from error
 
 
+class _OnFirstUse(Generic[T]):
+    """An attribute of a class that is made when it is first asked for: a process needs few."""
+
+    def __init__(self, name: str, make: Callable[[type[Message]], T]) -> None:
+        self._name = name
+        self._make = make
+
+    def __get__(self, instance: object, owner: type[Message]) -> T:
+        made = self._make(owner)
+        setattr(owner, self._name, staticmethod(made) if callable(made) else made)
+        return made
+
+
+def _is_remembered(cls: type[Message]) -> bool:
+    found = [layout for _, layout in layouts(cls)]
+    return len(found) > 1 and all(isinstance(layout, _SCALAR_LAYOUTS) for layout in found)
+
+
+_ON_FIRST_USE: dict[str, Callable[[type[Message]], object]] = {
+    "_encode": lambda cls: _compile_encoder(f"encode_{cls.__name__}", layouts(cls)),
+    "_decode": compile_decoder,
+    "_copy": _compile_copier,
+    "_minimum_size": lambda cls: sum(layout.minimum_size for _, layout in layouts(cls)),
+    "_remembered": _is_remembered,
+}
+
+
 @dataclass_transform()
 def message(cls: type[M]) -> type[M]:
     """Make a message class: a slotted dataclass that can encode and decode itself."""
     made = dataclass(slots=True)(cls)
-    fields = layouts(made)
-    made._encode = staticmethod(_compile_encoder(f"encode_{cls.__name__}", fields))
-    made._decode = staticmethod(compile_decoder(made))
-    made._minimum_size = sum(layout.minimum_size for _, layout in fields)
-    made._remembered = len(fields) > 1 and all(
-        isinstance(layout, _SCALAR_LAYOUTS) for _, layout in fields
-    )
+    for name, make in _ON_FIRST_USE.items():
+        setattr(made, name, _OnFirstUse(name, make))
+    made._last = b"", None
     return made
 
 

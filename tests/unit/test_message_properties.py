@@ -38,6 +38,31 @@ def test_what_was_decoded_before_does_not_show(data):
                 node.paused, node.uri = not node.paused, "changed by its owner"
 
 
+def spoil(value):
+    """Change whatever of a decoded message can be changed."""
+    if isinstance(value, list):
+        value.append("changed by its owner")
+    elif isinstance(value, dict):
+        for item in value.values():
+            spoil(item)
+        value["changed"] = "by its owner"
+    elif isinstance(value, codec.Message):
+        for name, _ in layouts(type(value)):
+            spoil(getattr(value, name))
+            setattr(value, name, "changed by its owner")
+
+
+@each_class
+@given(data=st.data())
+def test_the_same_body_again_and_again_gives_messages_of_their_own(cls, data):
+    message = data.draw(instances(cls))
+    body = message.encode()
+    for _ in range(5):
+        decoded = cls.decode(body)
+        assert decoded == message
+        spoil(decoded)
+
+
 @each_class
 @given(data=st.data(), trailing=st.binary(min_size=1, max_size=20))
 def test_bytes_after_the_last_field_are_ignored(cls, data, trailing):

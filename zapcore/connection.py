@@ -671,6 +671,7 @@ async def dial(
         InvalidAddress: the address has another form.
         ConnectFailed: nobody answers there, or not in time.
         HandshakeError: the handshake failed.
+        FramingError: what answered is no answer of Z-Wing's.
         IdentityMismatch: the server is not the expected one.
     """
     host, port = parse_address(address)

@@ -143,6 +143,7 @@ class UnsupportedByServer(RemoteError):
 
 # The reference has error texts and no codes, so the text is all there is to tell them apart.
 _REMOTE_ERRORS: tuple[tuple[re.Pattern[str], type[RemoteError]], ...] = (
+    (re.compile(r"^handler panic: "), RemoteError),  # a defect, whatever it says
     (re.compile(r"^zapwire: unknown (SubOp|opcode) 0x[0-9a-f]{2}\b"), UnsupportedByServer),
     (re.compile(r"\bnot bootstrapped$"), NotBootstrapped),
     (re.compile(r"\balready\b|^repeated node name\b"), AlreadyExists),

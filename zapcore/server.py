@@ -9,13 +9,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import NamedTuple, TypeAlias, cast
 
 from zapcore.codec import Message
 from zapcore.connection import Channel
 from zapcore.errors import (
     CodecError,
     ConnectionLost,
+    EncodeError,
     HandshakeError,
     IdentityMismatch,
     RemoteError,
@@ -34,6 +35,13 @@ Handler: TypeAlias = Callable[[Message], Awaitable[Message]]
 StreamHandler: TypeAlias = Callable[[Message], AsyncIterator[Message]]
 
 _HANDSHAKE_THREADS = 2
+_SWEEP_INTERVAL = 1.0
+
+_LARGE = 64 * 1024
+"""Bytes of a request that may take too long to decode for the event loop to do it."""
+
+SLOWEST = 32 * 1024
+"""Bytes per second that a client must at least send of a message that it has begun, on average."""
 
 
 class Backend:
@@ -51,6 +59,8 @@ class ServerLimits:
     """The bounds of a server. Times are in seconds."""
 
     max_connections: int = 1024
+    """Handshakes included. Where more knock, the oldest client that has proven nothing goes. Who
+    holds a key that is let in can hold all places: without an allow-list, that is everybody."""
     max_pending_handshakes: int = 256
     """Clients that have not sent their first message; the oldest makes room for a new one."""
     handshake_timeout: float = 5.0
@@ -58,6 +68,20 @@ class ServerLimits:
     """Requests of one connection that run at once; more wait in the client's socket."""
     write_timeout: float = 30.0
     """How long a client may leave its answers unread."""
+    message_timeout: float = 30.0
+    """For a message that a client has begun; a large one has a second more for each 32 KiB."""
+    max_unfinished: int = 256 * 1024 * 1024
+    """Bytes of messages that are not whole, or wait to be decoded, over all clients; beyond that
+    who holds most has to go."""
+    max_orphans: int = 1024
+    """Changes under way whose client has left; the oldest is cancelled for one more."""
+    close_timeout: float = 5.0
+    """What a backend has to end its calls in, once they are cancelled, before it is left alone."""
+
+    @property
+    def sweep_interval(self) -> float:
+        """How often clients must be looked at for their times to be kept."""
+        return min(_SWEEP_INTERVAL, self.message_timeout / 4)
 
 
 class NetrunnerServer:
@@ -86,10 +110,16 @@ class NetrunnerServer:
         }
         self.trust: Trust | None = None if clients is None else _allow(frozenset(clients))
         self.executor: ThreadPoolExecutor | None = None
+        self._decoder: ThreadPoolExecutor | None = None
+        self._decoding = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._server: asyncio.Server | None = None
         self._channels: dict[ServerChannel, None] = {}
         self._pending: dict[ServerChannel, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._orphans: dict[asyncio.Task[None], None] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._open = False
 
     async def start(self, host: str = "127.0.0.1", port: int = 9999) -> None:
         """Listen. Port 0 takes a free one; see :attr:`address`.
@@ -97,8 +127,11 @@ class NetrunnerServer:
         Raises:
             OSError: the address can't be listened on.
         """
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self.executor = ThreadPoolExecutor(_HANDSHAKE_THREADS, thread_name_prefix="zwing-handshake")
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="zap-decode")
+        self._decoding = asyncio.Lock()
+        self._open = True
         self._server = await loop.create_server(lambda: ServerChannel(self), host, port)
 
     @property
@@ -115,16 +148,29 @@ class NetrunnerServer:
 
     async def close(self) -> None:
         """Stop listening, drop all clients, and wait for what is under way to end."""
+        self._open = False
         if self._server is not None:
             self._server.close()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
         for channel in tuple(self._channels):
             channel.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._end(set(self._tasks))
         await asyncio.gather(*(channel.wait_closed() for channel in tuple(self._channels)))
-        if self.executor is not None:
-            self.executor.shutdown(wait=False, cancel_futures=True)
+        for executor in (self.executor, self._decoder):
+            if executor is not None:
+                executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _end(self, tasks: set[asyncio.Task[None]]) -> None:
+        """Cancel them, and wait; a backend that does not heed it must not hold up the rest."""
+        for task in tasks:
+            task.cancel()
+        if not tasks:
+            return
+        _, left = await asyncio.wait(tasks, timeout=self.limits.close_timeout)
+        if left:
+            logger.error("%d calls of the backend go on though they are cancelled", len(left))
 
     @asynccontextmanager
     async def serving(
@@ -141,6 +187,8 @@ class NetrunnerServer:
 
     def admit(self, channel: ServerChannel) -> bool:
         """A client connected: let it begin its handshake, or not."""
+        if not self._open:
+            return False  # it was accepted just before the server closed
         if len(self._channels) >= self.limits.max_connections and not self._make_room():
             logger.warning("refused a client: %d are connected", len(self._channels))
             return False
@@ -155,7 +203,37 @@ class NetrunnerServer:
             HandshakeError(f"no handshake within {self.limits.handshake_timeout:g} s"),
         )
         self._pending[channel] = timer
+        if self._sweeping is None:
+            self._sweep_later()
         return True
+
+    def _sweep_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweeping = loop.call_later(self.limits.sweep_interval, self._sweep, loop)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Drop who does not go on with a message, and who makes us keep too much of them.
+
+        One look at all clients now and then costs less than a timer per message would.
+        """
+        self._sweeping = None
+        unfinished = 0
+        for channel in tuple(self._channels):
+            channel.check(loop.time())
+            unfinished += channel.unfinished
+        if unfinished > self.limits.max_unfinished:
+            self._shed(unfinished)
+        if self._channels:
+            self._sweep_later()
+
+    def _shed(self, unfinished: int) -> None:
+        largest = sorted(self._channels, key=lambda channel: channel.unfinished, reverse=True)
+        for channel in largest:
+            if unfinished <= self.limits.max_unfinished:
+                return
+            unfinished -= channel.unfinished
+            text = f"{channel.unfinished} bytes of unfinished messages, where memory is short"
+            channel.abort(ConnectionLost(text))
 
     def _make_room(self) -> bool:
         """Drop the oldest client that never said anything in its session.
@@ -185,14 +263,49 @@ class NetrunnerServer:
 
     def spawn(self, coroutine: Awaitable[None]) -> asyncio.Task[None]:
         """Run something of a channel; close() waits for it."""
-        task = asyncio.get_running_loop().create_task(_run(coroutine))
+        assert self._loop is not None  # noqa: S101 - channels come after start
+        task = self._loop.create_task(_run(coroutine))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
+    async def decode(self, decode: Callable[[bytes], Message], body: bytes) -> Message:
+        """Decode a large request in a thread: millions of empty texts fit in, and others wait."""
+        # Who waits for the lock can give up, and nothing is kept then; a thread's queue keeps it.
+        async with self._decoding:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._decoder, decode, body)
+
+    def orphaned(self, task: asyncio.Task[None]) -> None:
+        """A change whose client has left goes on; who sends and leaves must not pile them up."""
+        if len(self._orphans) >= self.limits.max_orphans:
+            oldest = next(iter(self._orphans))
+            del self._orphans[oldest]
+            oldest.cancel()
+            logger.warning("cancelled a change: %d go on without a client", len(self._orphans) + 1)
+        self._orphans[task] = None
+        task.add_done_callback(self._adopted)
+
+    def _adopted(self, task: asyncio.Task[None]) -> None:
+        self._orphans.pop(task, None)
+
 
 async def _run(coroutine: Awaitable[None]) -> None:
     await coroutine
+
+
+def _text(error: BaseException) -> str:
+    """What an error says. One of a backend's own classes may fail at that too."""
+    try:
+        return str(error)
+    except Exception:
+        logger.exception("a %s of the backend can't be told", type(error).__name__)
+        return type(error).__name__
+
+
+def _forget_frames(error: BaseException) -> None:
+    """A backend may raise one error again and again, which would keep all frames that it passed."""
+    error.__traceback__ = None
 
 
 def _allow(clients: frozenset[PublicIdentity]) -> Trust:
@@ -201,6 +314,14 @@ def _allow(clients: frozenset[PublicIdentity]) -> Trust:
             raise IdentityMismatch(f"client {remote.fingerprint} is not on the allow-list")
 
     return check
+
+
+class _Begun(NamedTuple):
+    """Where a client was with a message, when it was seen to have begun one."""
+
+    messages: int
+    since: float
+    bytes_received: int
 
 
 class ServerChannel(Channel):
@@ -213,6 +334,35 @@ class ServerChannel(Channel):
         self._running: dict[asyncio.Task[None], Method[Message, Message]] = {}
         self._reading = True
         self._stalled: asyncio.TimerHandle | None = None
+        self._messages_received = 0
+        self._begun: _Begun | None = None
+        self._undecoded: dict[asyncio.Task[object], int] = {}
+        """The bytes that each task keeps that has yet to decode them."""
+
+    @property
+    def proven(self) -> bool:
+        """Whether the client has shown that it holds its keys; anybody can send bytes."""
+        return self._session is not None and self._session.heard
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes kept of what is not whole yet, and of large requests that wait to be decoded."""
+        if self._session is None:
+            return 0  # at most one first message
+        undecoded = sum(self._undecoded.values())
+        return self._session.pending + self._messages.pending + undecoded
+
+    def check(self, now: float) -> None:
+        """Drop a client that does not go on with what it has begun."""
+        if not self.unfinished or not self._reading:
+            self._begun = None
+        elif self._begun is None or self._begun.messages != self._messages_received:
+            self._begun = _Begun(self._messages_received, now, self.bytes_received)
+        else:
+            _, since, before = self._begun
+            more = (self.bytes_received - before) / SLOWEST
+            if now - since > self._server.limits.message_timeout + more:
+                self.abort(ConnectionLost(f"a message was not whole after {now - since:.3g} s"))
 
     # Handshake.
 
@@ -237,6 +387,11 @@ class ServerChannel(Channel):
         except ZapError as error:
             self.abort(error)
             return
+        except Exception:
+            # A defect, and a client that nobody reads would keep its place for ever.
+            logger.exception("a handshake failed in the server")
+            self.abort(HandshakeError("the server failed in it"))
+            return
         self._established(answer, session)
 
     def _established(self, answer: bytes, session: Session) -> None:
@@ -250,6 +405,7 @@ class ServerChannel(Channel):
 
     def message_received(self, envelope: Envelope) -> None:
         """Run a request as soon as there is room for it."""
+        self._messages_received += 1
         self._requests.append(envelope)
         self._run_waiting()
 
@@ -265,7 +421,8 @@ class ServerChannel(Channel):
             task = self._server.spawn(self._serve(envelope, method, body))
             self._running[task] = method
             task.add_done_callback(self._ran)
-        self._set_reading(not self._requests and self._writable.is_set())
+        wanted = not self._requests and not self._undecoded and self._writable.is_set()
+        self._set_reading(wanted)
 
     def _ran(self, task: asyncio.Task[None]) -> None:
         del self._running[task]
@@ -292,21 +449,44 @@ class ServerChannel(Channel):
             elif method.streaming:
                 await self._stream(envelope, method, handler(method.request.decode(body)))
             else:
-                response = await cast("Handler", handler)(method.request.decode(body))
+                large = len(body) > _LARGE
+                request = (
+                    await self._decoded(method, body) if large else method.request.decode(body)
+                )
+                response = await cast("Handler", handler)(request)
                 self._answer(envelope, method, response)
-        except Truncated:
+        except Truncated as error:
             self._answer_error(envelope, "unexpected EOF")
+            _forget_frames(error)
         except (RemoteError, CodecError) as error:
-            self._answer_error(envelope, str(error))
-        except asyncio.CancelledError:
+            self._answer_error(envelope, _text(error))
+            _forget_frames(error)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except asyncio.CancelledError as error:
+            self._answer_error(envelope, "handler panic: cancelled")
+            _forget_frames(error)
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            self._answer_error(envelope, "handler panic: cancelled")
-        except Exception as error:
+        except BaseException as error:
+            # Some that are no Exception come out of libraries too, and the client waits.
             logger.exception("%s failed in the backend", method)
-            self._answer_error(envelope, f"handler panic: {error}")
+            self._answer_error(envelope, f"handler panic: {_text(error)}")
+            _forget_frames(error)
         await self.drained()
+
+    async def _decoded(self, method: Method[Message, Message], body: bytes) -> Message:
+        """A large request. What follows in its connection is not read until it is decoded."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in one
+        self._undecoded[task] = len(body)
+        self._set_reading(False)
+        try:
+            return await self._server.decode(method.request.decode, body)
+        finally:
+            del self._undecoded[task]
+            self._run_waiting()
 
     async def _stream(
         self,
@@ -316,6 +496,8 @@ class ServerChannel(Channel):
     ) -> None:
         async with aclosing(cast("AsyncGenerator[Message, None]", responses)):
             async for response in responses:
+                if not self.usable:
+                    return  # and the backend did not heed that it was cancelled
                 self._answer(envelope, method, response)
                 await asyncio.sleep(0)  # to write it, and to let others run
                 await self.drained()
@@ -326,13 +508,17 @@ class ServerChannel(Channel):
     ) -> None:
         if not isinstance(response, method.response):
             raise TypeError(f"{method} was answered with a {type(response).__name__}")
-        body = response.encode()
-        if len(body) > MAX_BODY_SIZE:
-            raise RemoteError(f"the answer of {len(body)} bytes is beyond {MAX_BODY_SIZE} bytes")
+        try:
+            body = response.encode()
+            if len(body) > MAX_BODY_SIZE:
+                raise EncodeError(f"an answer of {len(body)} bytes is beyond {MAX_BODY_SIZE} bytes")
+        except EncodeError as error:
+            logger.error("%s was answered with what can't be sent: %.500s", method, error)
+            raise
         self._write(response_type(method.opcode), envelope, body)
 
     def _answer_error(self, envelope: Envelope, text: str) -> None:
-        body = text.encode("utf-8", "replace")[:MAX_BODY_SIZE]
+        body = text[:MAX_BODY_SIZE].encode("utf-8", "replace")[:MAX_BODY_SIZE]
         self._write(error_type(envelope.type), envelope, body)
 
     def _write(self, kind: int, envelope: Envelope, body: bytes) -> None:
@@ -362,12 +548,14 @@ class ServerChannel(Channel):
         self._run_waiting()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Stop what nobody waits for: streams and reads. A change goes on to its end."""
+        """Stop what nobody waits for: streams and reads. A change that has begun goes on."""
         super().connection_lost(error)
         if self._stalled is not None:
             self._stalled.cancel()
         self._requests.clear()
         for task, method in self._running.items():
-            if method.read_only:
+            if method.read_only or task in self._undecoded:
                 task.cancel()
+            else:
+                self._server.orphaned(task)
         self._server.left(self)

@@ -51,6 +51,8 @@ def test_every_error_belongs_to_one_family(kind):
         ("zapwire: unknown opcode 0x01", UnsupportedByServer),
         ("zapwire: missing sub-opcode byte", RemoteError),
         ("handler panic: boom", RemoteError),
+        ("handler panic: 'node1' not found", RemoteError),
+        ("handler panic: file already closed", RemoteError),
         ("unexpected EOF", RemoteError),
         ("the zapwire: unknown opcode 0x01", RemoteError),
         ("gracefully", RemoteError),

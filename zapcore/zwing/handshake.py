@@ -119,6 +119,11 @@ def _mismatch(remote: PublicIdentity, expected: str) -> IdentityMismatch:
 class Initiator:
     """The client's side.
 
+    The session's keys follow from our own keys and the answer: nothing of them is fresh from our
+    side. A replayed answer would make us seal other records under the same keys and sequence
+    numbers, which tells what is in them and lets others forge some. So an identity takes each
+    answer once. That is remembered as long as its process lives, and by that process alone.
+
     Args:
         identity: ours.
         expected_remote: whom to accept as the responder; None accepts anybody.
@@ -137,7 +142,8 @@ class Initiator:
         """Check the responder's answer, a frame's payload without its length prefix.
 
         Raises:
-            HandshakeError: the answer is malformed, was not sealed for us, or is badly signed.
+            HandshakeError: the answer is malformed, was not sealed for us, is badly signed, or was
+                there before.
             IdentityMismatch: the responder is not the expected one.
         """
         if len(payload) != RESPONSE_SIZE:
@@ -152,6 +158,8 @@ class Initiator:
             raise HandshakeError(f"the answer's ciphertext is malformed: {error}") from error
         remote = self._open(keys, ciphertext, sealed[_SHORT.size :])
         self._trust(remote)
+        if not self._identity.answers.is_new(ciphertext):
+            raise HandshakeError("the answer is a replay of one from before")
         return Session(remote, keys.initiator_to_responder, keys.responder_to_initiator)
 
     def _open(self, keys: Keys, ciphertext: bytes, sealed: bytes) -> PublicIdentity:

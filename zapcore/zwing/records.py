@@ -58,6 +58,11 @@ class RecordReader:
         """Bytes of a record that is not whole yet."""
         return self._frames.pending
 
+    @property
+    def opened(self) -> int:
+        """How many records have opened."""
+        return self._sequence
+
     def receive(self, data: bytes) -> bytes:
         """Feed bytes; the plaintext of all records that they complete.
 
@@ -100,6 +105,11 @@ class Session:
     def pending(self) -> int:
         """Received bytes that wait for the rest of their record."""
         return self._reader.pending
+
+    @property
+    def heard(self) -> bool:
+        """Whether a record has opened: that the peer holds the keys is proven by nothing less."""
+        return self._reader.opened > 0
 
     def send(self, plaintext: bytes) -> bytes:
         """Plaintext to bytes on the wire."""

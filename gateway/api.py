@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -78,17 +78,17 @@ def build_api(settings: Settings, lifespan: Any = None) -> FastAPI:
     add_rpc_routes(api, settings.max_timeout)
     if settings.old_api:
         add_control_routes(api, settings.max_timeout)
-    schemas = control_schemas() if settings.old_api else {}
-    api.openapi = lambda: openapi_document(api, schemas)  # type: ignore[method-assign]
+    more = control_schemas if settings.old_api else dict
+    api.openapi = lambda: openapi_document(api, more)  # type: ignore[method-assign]
     return api
 
 
-def openapi_document(api: FastAPI, more: Mapping[str, Any]) -> dict[str, Any]:
+def openapi_document(api: FastAPI, more: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The OpenAPI document, with the schemas that only problems and streams refer to.
 
     Args:
         api: the application.
-        more: further schemas, by name.
+        more: makes further schemas, by name.
     """
     if api.openapi_schema is None:
         document = get_openapi(
@@ -106,7 +106,7 @@ def openapi_document(api: FastAPI, more: Mapping[str, Any]) -> dict[str, Any]:
             )
             schema.pop("$defs", None)
             schemas[model.__name__] = schema
-        schemas |= {**stream_schemas(), **more}
+        schemas |= {**stream_schemas(), **more()}
         for schema in schemas.values():
             _restore_limits(schema)
         for operations in document["paths"].values():

@@ -75,6 +75,11 @@ def spellings(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(spelling for each in names for spelling in (to_camel(each), each)))
 
 
+def name_of_model(cls: type[Message]) -> str:
+    """What that model is called; to make it takes a while."""
+    return PREFIX + cls.__name__
+
+
 def lenient_model_of(cls: type[Message]) -> type[LenientModel]:
     """The model of a request's class."""
     return _make_model(cast("Any", cls))
@@ -90,7 +95,7 @@ def _make_model(cls: type[Any]) -> type[LenientModel]:
     for name, kind in NEW_NAMES.get(cls.__name__, {}).items():
         fields[name] = (kind | None, fields[name][1])
     make = cast("Any", create_pydantic_model)
-    made = make(PREFIX + cls.__name__, __base__=LenientModel, __doc__=cls.__doc__, **fields)
+    made = make(name_of_model(cls), __base__=LenientModel, __doc__=cls.__doc__, **fields)
     made.message = cls
     return cast("type[LenientModel]", made)
 

@@ -86,7 +86,7 @@ def _answer_model(route: OldRoute) -> type[schema.MessageModel]:
 
 
 def _body(method: Method[Message, Message]) -> dict[str, Any]:
-    name = protojson.lenient_model_of(method.request).__name__
+    name = protojson.name_of_model(method.request)
     body = {"schema": {"$ref": f"{_REF}{name}"}}
     return {"requestBody": {"content": {JSON: body}, "required": False}}
 

@@ -214,11 +214,16 @@ class Channel(asyncio.Protocol, ABC):
                 return
             for envelope in self._messages.receive(self._session.receive(data)):
                 self.message_received(envelope)
+            # What is whole counts, also where it came together with what breaks the rules.
+            if (failure := self._session.failure or self._messages.failure) is not None:
+                raise failure
         except ZapError as error:
             self.abort(error)
 
     def _handshake_data(self, data: bytes) -> None:
         payloads = self._handshake.receive(data)
+        if self._handshake.failure is not None:
+            raise self._handshake.failure
         if len(payloads) > 1 or (payloads and self._handshake.pending):
             raise HandshakeError("bytes follow the handshake message")
         for payload in payloads:

@@ -84,7 +84,7 @@ class _Units(ABC, Generic[_Unit]):
         unit: what a unit is called in errors.
     """
 
-    __slots__ = ("_extra", "_maximum", "_minimum", "_pending", "_unit")
+    __slots__ = ("_extra", "_maximum", "_minimum", "_pending", "_unit", "failure")
 
     def __init__(self, minimum: int, maximum: int, extra: int, unit: str) -> None:
         self._minimum = minimum
@@ -92,6 +92,8 @@ class _Units(ABC, Generic[_Unit]):
         self._extra = extra
         self._unit = unit
         self._pending = bytearray()
+        self.failure: FramingError | None = None
+        """Why nothing more can be read, behind units that are whole; :meth:`receive` raises it."""
 
     @property
     def pending(self) -> int:
@@ -103,14 +105,24 @@ class _Units(ABC, Generic[_Unit]):
 
         Raises:
             FramingError: a length is outside its limits; the stream can't be read any further.
+                Where whole units came before it, they are given first: see :attr:`failure`.
         """
+        if self.failure is not None:
+            raise self.failure
         if self._pending:
             self._pending += data
             if len(self._pending) < self._wanted():
                 return []
             data = bytes(self._pending)
             self._pending.clear()
-        units, at = self._cut(data)
+        units: list[_Unit] = []
+        try:
+            at = self._cut(data, units)
+        except FramingError as error:
+            if not units:
+                raise
+            self.failure = error
+            return units
         if at < len(data):
             self._pending += data[at:] if at else data
         return units
@@ -122,8 +134,8 @@ class _Units(ABC, Generic[_Unit]):
         return self._size(_LENGTH.unpack_from(self._pending)[0])
 
     @abstractmethod
-    def _cut(self, data: bytes) -> tuple[list[_Unit], int]:
-        """The units in ``data``, and where the first byte is that belongs to none of them."""
+    def _cut(self, data: bytes, units: list[_Unit]) -> int:
+        """Cut ``units`` out of ``data``; where the first byte is that belongs to none of them."""
 
     def _size(self, length: int) -> int:
         """Bytes of a unit with that length field."""
@@ -139,8 +151,7 @@ class LengthPrefixed(_Units[bytes]):
 
     __slots__ = ()
 
-    def _cut(self, data: bytes) -> tuple[list[bytes], int]:
-        units: list[bytes] = []
+    def _cut(self, data: bytes, units: list[bytes]) -> int:
         at, size = 0, len(data)
         while size - at >= _LENGTH.size:
             end = at + self._size(_LENGTH.unpack_from(data, at)[0])
@@ -148,7 +159,7 @@ class LengthPrefixed(_Units[bytes]):
                 break
             units.append(data[at + _LENGTH.size : end])
             at = end
-        return units, at
+        return at
 
 
 class MessageReader(_Units[Envelope]):
@@ -159,16 +170,15 @@ class MessageReader(_Units[Envelope]):
     def __init__(self) -> None:
         super().__init__(REQUEST_ID_SIZE, MAX_MESSAGE_SIZE, 1, "ZAP message")
 
-    def _cut(self, data: bytes) -> tuple[list[Envelope], int]:
-        envelopes: list[Envelope] = []
+    def _cut(self, data: bytes, units: list[Envelope]) -> int:
         at, size = 0, len(data)
         while size - at >= _HEADER.size:
             length, kind, request_id = _HEADER.unpack_from(data, at)
             end = at + self._size(length)
             if end > size:
-                return envelopes, at
-            envelopes.append(Envelope(kind, request_id, data[at + _HEADER.size : end]))
+                return at
+            units.append(Envelope(kind, request_id, data[at + _HEADER.size : end]))
             at = end
         if size - at >= _LENGTH.size:
             self._size(_LENGTH.unpack_from(data, at)[0])
-        return envelopes, at
+        return at

@@ -951,3 +951,41 @@ async def test_a_stream_of_answers_to_an_unwritable_connection_starts_once_it_is
         read_on.set()
         await soon(first)
         assert await soon(stream) is None
+
+
+# What came whole before the connection broke counts.
+
+
+@pytest.mark.parametrize("tail", ["tampered", "overlong", "empty length"])
+async def test_an_answer_before_a_broken_record_is_an_answer(tail: str):
+    """The change is known to have succeeded, also where both come in one piece."""
+
+    async def play(peer: Peer) -> None:
+        answer = echo(await peer.message()).encode()
+        good = peer.secure.send(answer)
+        bad = {
+            "tampered": bytearray(peer.secure.send(b"x" * 40)),
+            "overlong": bytearray(b"\xff\xff\xff\xff"),
+            "empty length": bytearray(4),
+        }[tail]
+        bad[-1] ^= tail == "tampered"
+        await peer.deliver(good + bytes(bad))
+        await peer.closed()
+
+    async with ScriptedServer(play) as server, dialled(server) as connection:
+        response = await soon(connection.call(Rpcs.pause_node, Rpcs.pause_node.request("n")))
+        assert response.cluster_info.root_data_dir == "n"
+
+
+async def test_an_answer_before_a_message_of_no_allowed_size_is_an_answer():
+    async def play(peer: Peer) -> None:
+        await peer.deliver(
+            peer.secure.send(echo(await peer.message()).encode() + b"\0\0\0\0\0\0\0\0\0")
+        )
+        await peer.closed()
+
+    async with ScriptedServer(play) as server, dialled(server) as connection:
+        response = await soon(connection.call(Rpcs.pause_node, Rpcs.pause_node.request("n")))
+        assert response.cluster_info.root_data_dir == "n"
+        await soon(connection.closed)
+        assert isinstance(connection.failure, FramingError)

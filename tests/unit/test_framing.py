@@ -116,12 +116,6 @@ class TestMessageReader:
         with pytest.raises(FramingError, match=f"a ZAP message of {length} bytes; from 4 to 16777"):
             reader.receive(prefix[3:])
 
-    @pytest.mark.parametrize("length", [0, 3, MAX_MESSAGE_SIZE + 1])
-    def test_a_bad_length_is_refused_behind_a_good_message_too(self, length):
-        stream = Envelope(60, 1, b"").encode() + length.to_bytes(4, "big")
-        with pytest.raises(ProtocolError):
-            MessageReader().receive(stream)
-
     @pytest.mark.parametrize("length", [4, 5, MAX_MESSAGE_SIZE])
     def test_lengths_at_the_limits_are_waited_for(self, length):
         reader = MessageReader()
@@ -143,3 +137,14 @@ class TestMessageReader:
         chunks = [stream[at : at + step] for at in range(0, len(stream), step)]
         found = [message for chunk in chunks for message in reader.receive(chunk)]
         assert [(m.type, m.request_id, len(m.body)) for m in found] == [(0xBE, 9, MAX_BODY_SIZE)]
+
+
+@pytest.mark.parametrize("length", [0, 3, MAX_MESSAGE_SIZE + 1])
+def test_what_is_whole_before_a_bad_length_is_given_first(length):
+    reader = MessageReader()
+    whole = Envelope(60, 1, b"whole")
+    assert reader.receive(whole.encode() + length.to_bytes(4, "big")) == [whole]
+    assert isinstance(reader.failure, ProtocolError)
+    for _ in range(2):
+        with pytest.raises(FramingError):
+            reader.receive(whole.encode())

@@ -120,8 +120,10 @@ class TestReading:
             RecordReader(KEY).receive(sealed(1, b"second") + sealed(0, b"first"))
 
     def test_a_missing_record_is_noticed(self):
+        reader = RecordReader(KEY)
+        assert reader.receive(sealed(0, b"first")) == b"first"
         with pytest.raises(RecordError, match="record 1 does not open"):
-            RecordReader(KEY).receive(sealed(0, b"first") + sealed(2, b"third"))
+            reader.receive(sealed(2, b"third"))
 
     def test_a_record_of_another_key_is_refused(self):
         with pytest.raises(RecordError, match="record 0 does not open"):
@@ -180,3 +182,23 @@ def test_a_session_shows_its_peer_and_no_key():
     shown = repr(near)
     assert shown == f"<Session with {SOMEBODY.fingerprint}>"
     assert not any(hasattr(part, "__dict__") for part in (near, near._reader, near._writer))
+
+
+class TestWhatIsWholeBeforeAFault:
+    @pytest.mark.parametrize(
+        ("bad", "error"),
+        [
+            (sealed(1, b"b", OTHER_KEY), RecordError),
+            (sealed(1, b""), RecordError),
+            (bytes(4), FramingError),
+            (b"\xff" * 4, FramingError),
+        ],
+        ids=["sealed for another", "empty", "no length", "too long"],
+    )
+    def test_is_given_first(self, bad: bytes, error: type[ProtocolError]):
+        reader = RecordReader(KEY)
+        assert reader.receive(sealed(0, b"a") + bad + sealed(1, b"c")) == b"a"
+        assert isinstance(reader.failure, error)
+        for _ in range(2):
+            with pytest.raises(error):
+                reader.receive(sealed(1, b"c"))

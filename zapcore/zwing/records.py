@@ -7,7 +7,7 @@ import struct
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from zapcore.errors import RecordError
+from zapcore.errors import ProtocolError, RecordError
 from zapcore.framing import LengthPrefixed
 from zapcore.zwing.identity import PublicIdentity
 
@@ -46,17 +46,23 @@ class RecordWriter:
 class RecordReader:
     """Opens one direction, however the stream is cut."""
 
-    __slots__ = ("_cipher", "_frames", "_sequence")
+    __slots__ = ("_cipher", "_failure", "_frames", "_sequence")
 
     def __init__(self, key: bytes) -> None:
         self._cipher = ChaCha20Poly1305(key)
         self._sequence = 0
+        self._failure: RecordError | None = None
         self._frames = LengthPrefixed(1, MAX_FRAME_SIZE, 0, "Z-Wing frame")
 
     @property
     def pending(self) -> int:
         """Bytes of a record that is not whole yet."""
         return self._frames.pending
+
+    @property
+    def failure(self) -> ProtocolError | None:
+        """Why nothing more can be read, behind records that opened; :meth:`receive` raises it."""
+        return self._failure or self._frames.failure
 
     @property
     def opened(self) -> int:
@@ -68,12 +74,22 @@ class RecordReader:
 
         Raises:
             FramingError: a frame's length is outside its limits.
-            RecordError: a record does not open, or is empty. The connection can't go on.
+            RecordError: a record does not open, or is empty. The connection can't go on. Where
+                records before it did open, they are given first: see :attr:`failure`.
         """
+        if self._failure is not None:
+            raise self._failure
         frames = self._frames.receive(data)
         if len(frames) == 1:
             return self._open(frames[0])
-        return b"".join(map(self._open, frames))
+        opened: list[bytes] = []
+        try:
+            opened.extend(map(self._open, frames))
+        except RecordError as error:
+            if not opened:
+                raise
+            self._failure = error
+        return b"".join(opened)
 
     def _open(self, sealed: bytes) -> bytes:
         try:
@@ -105,6 +121,11 @@ class Session:
     def pending(self) -> int:
         """Received bytes that wait for the rest of their record."""
         return self._reader.pending
+
+    @property
+    def failure(self) -> ProtocolError | None:
+        """See :attr:`RecordReader.failure`."""
+        return self._reader.failure
 
     @property
     def heard(self) -> bool:

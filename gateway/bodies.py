@@ -22,7 +22,8 @@ class JsonRequest(Request):
             json.JSONDecodeError: it is no JSON.
         """
         try:
-            return pydantic_core.from_json(await self.body())
+            # Texts of clients are not to be kept beyond their requests.
+            return pydantic_core.from_json(await self.body(), cache_strings="keys")
         except ValueError:  # json takes some that this does not, and says what FastAPI expects
             return await super().json()
 

@@ -1,7 +1,9 @@
 # make run    the gateway on a simulated netrunner, on http://127.0.0.1:8081
 # make test   every test
 # make check  ruff, mypy --strict, and every test with coverage
-# make bench  the benchmarks: calls as ratios, and streams
+# make bench  the benchmarks, all as ratios with their bars (ARGS=--help; ARGS="status latency" for some)
+# make soak   the long versions: faults, kills, hostile peers, a million calls (twenty minutes)
+# make fuzz   coverage-guided fuzzing of every decoder, ten million inputs (ARGS=--help)
 # make lock   write requirements*.lock anew; ARGS=--upgrade for newer versions
 # make help   this
 
@@ -10,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test check lint format bench openapi settings lock clean
+.PHONY: help run test check lint format bench soak fuzz openapi settings lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -52,7 +54,13 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)
-	$(BIN)/python -m benchmarks.streams $(ARGS)
+	$(if $(ARGS),,$(BIN)/python -m benchmarks.streams)
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m pytest --long -s tests/faults tests/hostile $(ARGS)
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 openapi: $(VENV)/.run
 	$(BIN)/zap-gateway openapi > openapi/openapi.json

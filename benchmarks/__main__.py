@@ -1,151 +1,225 @@
-"""python -m benchmarks [--seconds S] [--rounds N]: everything, as ratios. `make bench` runs it."""
+"""python -m benchmarks [NAME…]: every claim of speed, as a ratio of two sides of one run."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import statistics
-import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
-from benchmarks.processes import (
-    CORES,
-    LOAD_CORE,
-    MEASURED_CORE,
-    pin,
-    processor_seconds,
-    running,
-)
+from benchmarks import body, calls, codec, handshake, latency, memory, start, status
+from benchmarks.processes import CORES, LOAD_CORE, MEASURED_CORE
+from benchmarks.sides import Figure, Run, Side, Unavailable
+from benchmarks.table import ROWS, Row
 
-CLIENTS = 32
+SIDES: dict[str, Side] = {
+    **status.SIDES,
+    **calls.SIDES,
+    **codec.SIDES,
+    **latency.SIDES,
+    **body.SIDES,
+    **start.SIDES,
+    **handshake.SIDES,
+    **memory.SIDES,
+}
 
+_EPILOG = """\
+Each row names two sides. Round after round every side that is wanted is measured once, so that a
+slow minute hits both; a ratio is made in each round, and the median of the rounds counts. Figures
+are of this machine, ratios carry over. What is measured runs on one core, its load and its server
+on another one; rates count processor time of the measured process, so it does not matter whether
+the load kept it busy.
 
-@dataclass(frozen=True)
-class Rate:
-    """What one side did: answers per second of its own processor time, and of the clock."""
+  python -m benchmarks                        all rows
+  python -m benchmarks status codec           those whose names begin so
+  python -m benchmarks latency --rounds 9     more rounds, where a machine is busy
+  python -m benchmarks start --json           every figure of every round
 
-    per_core: float
-    per_second: float
+The exit status is 0 whatever the figures are. benchmarks/README.md explains each row.
 
-
-def _child(core: int, *command: str) -> dict[str, float]:
-    """Run a measuring process to its end; the JSON that it prints."""
-    result = subprocess.run(
-        [sys.executable, "-m", *command],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        preexec_fn=lambda: pin(core),
-    )
-    told: dict[str, float] = json.loads(result.stdout)
-    return told
-
-
-def http_rate(app: tuple[str, ...], seconds: float) -> Rate:
-    """GET /v1/status of an application on the measured core, loaded from the other one."""
-    with running(MEASURED_CORE, "-m", "benchmarks.apps", *app) as (_, ready):
-        arguments = (str(ready["port"]), "/v1/status", str(CLIENTS))
-        _child(LOAD_CORE, "benchmarks.load", *arguments, "0.5")
-        before = processor_seconds(ready["pid"])
-        told = _child(LOAD_CORE, "benchmarks.load", *arguments, str(seconds))
-        used = processor_seconds(ready["pid"]) - before
-    return Rate(told["answers"] / used, told["answers"] / told["seconds"])
+rows:
+"""
 
 
-def call_rate(server: dict[str, str], in_flight: int, seconds: float) -> Rate:
-    """Decoded Status calls of a client on the measured core."""
-    told = _child(
-        MEASURED_CORE,
-        "benchmarks.calls",
-        server["address"],
-        server["fingerprint"],
-        str(in_flight),
-        str(seconds),
-    )
-    return Rate(told["calls"] / told["processor_seconds"], told["calls"] / told["seconds"])
+@dataclass
+class Measured:
+    """What is known of the sides: figures by round, or why there are none."""
+
+    figures: dict[str, list[Figure]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def ratios(self, row: Row) -> list[float]:
+        """Round by round; none where a side is missing."""
+        ours = self.figures.get(row.ours, [])
+        if row.theirs is None:
+            return [row.compare(figure.value, math.nan) for figure in ours]
+        theirs = self.figures.get(row.theirs, [])
+        return [
+            row.compare(mine.value, other.value) for mine, other in zip(ours, theirs, strict=False)
+        ]
+
+    def why_missing(self, row: Row) -> str:
+        """Why a row has no ratio."""
+        return next(self.missing[side] for side in sides_of([row]) if side in self.missing)
 
 
-def _median(rates: list[Rate]) -> Rate:
-    return Rate(
-        statistics.median(rate.per_core for rate in rates),
-        statistics.median(rate.per_second for rate in rates),
-    )
+def sides_of(rows: Iterable[Row]) -> list[str]:
+    """The sides of rows, each once, in order."""
+    names = [name for row in rows for name in (row.ours, row.theirs) if name is not None]
+    return list(dict.fromkeys(names))
 
 
-def measure(seconds: float, rounds: int) -> dict[str, Rate]:
-    """All sides in turn, round after round, so that a slow minute hits them alike."""
-    found: dict[str, list[Rate]] = {}
-    serve = ("-m", "benchmarks.server")
-    with (
-        running(LOAD_CORE, *serve) as (_, same),
-        running(LOAD_CORE, *serve, "--changing") as (_, changing),
-    ):
-        sides: dict[str, Callable[[], Rate]] = {
-            "bare": lambda: http_rate(("bare",), seconds),
-            "model": lambda: http_rate(("model",), seconds),
-            "gateway": lambda: http_rate(_gateway(same), seconds),
-            "gateway changing": lambda: http_rate(_gateway(changing), seconds),
-            "calls 1": lambda: call_rate(same, 1, seconds),
-            "calls 32": lambda: call_rate(same, 32, seconds),
-            "calls 256": lambda: call_rate(same, 256, seconds),
-            "calls changing": lambda: call_rate(changing, 32, seconds),
-        }
-        for number in range(rounds):
-            for name, side in sides.items():
-                print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr)
-                found.setdefault(name, []).append(side())
-    return {name: _median(rates) for name, rates in found.items()}
+def measure(rows: Sequence[Row], run: Run, rounds: int) -> Measured:
+    """All sides in turn, round after round."""
+    found = Measured()
+    for number in range(rounds):
+        run.round = number
+        for name in sides_of(rows):
+            if name in found.missing:
+                continue
+            print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr)
+            try:
+                figure = SIDES[name](run)
+            except Unavailable as error:
+                found.missing[name] = str(error)
+            else:
+                found.figures.setdefault(name, []).append(figure)
+    return found
 
 
-def _gateway(server: dict[str, str]) -> tuple[str, ...]:
-    return ("gateway", server["address"], server["fingerprint"])
+def _plain(number: float) -> str:
+    """Three digits that count."""
+    if math.isnan(number):
+        return "–"
+    digits = 0 if abs(number) >= 100 else 1 if abs(number) >= 10 else 2
+    return f"{number:,.{digits}f}"
 
 
-_ROWS = (
-    ("bare", "bare ASGI app, same bytes, same uvicorn"),
-    ("model", "FastAPI route, pydantic model from memory"),
-    ("gateway", "GET /v1/status through the gateway"),
-    ("gateway changing", "  the same, every node of every answer new"),
-    ("calls 1", "Status over Z-Wing, decoded, 1 in flight"),
-    ("calls 32", "Status over Z-Wing, decoded, 32 in flight"),
-    ("calls 256", "Status over Z-Wing, decoded, 256 in flight"),
-    ("calls changing", "  32 in flight, every node of every answer new"),
-)
+def _limit(row: Row, limit: float | None) -> str:
+    return "" if limit is None else f"{row.kind.value} {limit:g}"
 
 
-def report(rates: dict[str, Rate]) -> str:
-    """The table: the ratio to the bare application is what counts."""
+def _verdict(row: Row, ratio: float) -> str:
+    if row.bar is None:
+        return ""
+    if row.beyond is not None and row.kind.holds(ratio, row.beyond):
+        return "beyond"
+    return "holds" if row.kind.holds(ratio, row.bar) else "MISSED"
+
+
+def _line_of(row: Row, found: Measured) -> str:
+    ratios = found.ratios(row)
+    title = f"{row.name:16} {row.what:50}"
+    if not ratios:
+        return f"{title} not measured: {found.why_missing(row)}"
+    ratio = statistics.median(ratios)
+    spread = f"{_plain(min(ratios))}–{_plain(max(ratios))}"
+    return (
+        f"{title} {_middle(found, row.ours):>17} {_middle(found, row.theirs):>17}"
+        f" {_plain(ratio):>6} {spread:>11} {_limit(row, row.bar):>6} {_limit(row, row.beyond):>6}"
+        f" {_verdict(row, ratio)}"
+    ).rstrip()
+
+
+def _middle(found: Measured, side: str | None) -> str:
+    if side is None:
+        return ""
+    figures = found.figures[side]
+    middle = statistics.median(figure.value for figure in figures)
+    return f"{_plain(middle)} {figures[0].unit}"
+
+
+def report(rows: Sequence[Row], found: Measured) -> str:
+    """The table; below it what each row is against, and the command line of each side."""
     lines = [
         f"Python {platform.python_version()}, {platform.machine()}, cores {CORES}:"
         f" measured on {MEASURED_CORE}, load and server on {LOAD_CORE}",
         "",
-        f"{'':46} {'per core s':>11} {'per second':>11} {'to bare':>8}",
+        f"{'row':16} {'what':50} {'this':>17} {'other':>17} {'ratio':>6} {'rounds':>11}"
+        f" {'bar':>6} {'beyond':>6}",
+        *(_line_of(row, found) for row in rows),
+        "",
+        "Rows: their sides, and how to measure one again",
+        *(_sides_line(row) for row in rows),
+        "",
+        "Sides: their command lines",
+        *(f"  {name:20} {figures[-1].command}" for name, figures in found.figures.items()),
     ]
-    base = rates["bare"].per_core
-    for name, title in _ROWS:
-        rate = rates[name]
-        lines.append(
-            f"{title:46} {rate.per_core:11,.0f} {rate.per_second:11,.0f}"
-            f" {rate.per_core / base:8.2f}"
-        )
     return "\n".join(lines)
+
+
+def _sides_line(row: Row) -> str:
+    sides = " : ".join(sides_of([row]))
+    return f"  {row.name:16} {sides}; against {row.against}; python -m benchmarks {row.name}"
+
+
+def as_json(rows: Sequence[Row], found: Measured) -> str:
+    """Rows with their ratios, and every figure of every side."""
+    table = [
+        {
+            "name": row.name,
+            "what": row.what.strip(),
+            "against": row.against,
+            "sides": sides_of([row]),
+            "ratios": found.ratios(row),
+            "ratio": statistics.median(found.ratios(row)) if found.ratios(row) else None,
+            "bar": row.bar,
+            "beyond": row.beyond,
+            "good": row.kind.value,
+            "missing": None if found.ratios(row) else found.why_missing(row),
+        }
+        for row in rows
+    ]
+    sides = {
+        name: [
+            {"value": each.value, "unit": each.unit, "command": each.command, **each.more}
+            for each in figures
+        ]
+        for name, figures in found.figures.items()
+    }
+    return json.dumps({"rows": table, "sides": sides}, indent=1)
+
+
+def wanted(names: Sequence[str]) -> list[Row]:
+    """The rows whose names begin with one of these; all for none.
+
+    Raises:
+        ValueError: no row's name begins so.
+    """
+    for name in names:
+        if not any(row.name.startswith(name) for row in ROWS):
+            raise ValueError(f"there is no row {name!r}: {', '.join(row.name for row in ROWS)}")
+    return [row for row in ROWS if not names or row.name.startswith(tuple(names))]
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3.0, help="per side and round (3)")
-    parser.add_argument("--rounds", type=int, default=3, help="the median of them counts (3)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    listed = "\n".join(f"  {row.name:16} {row.what.strip()}, against {row.against}" for row in ROWS)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks",
+        description=__doc__,
+        epilog=_EPILOG + listed,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="rows, by how their names begin")
+    parser.add_argument("--seconds", type=float, default=1.0, help="per side and round (1)")
+    parser.add_argument("--rounds", type=int, default=7, help="the median of them counts (7)")
+    parser.add_argument(
+        "--calls", type=int, default=100_000, help="that the memory rows make (100000)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, with every figure")
     arguments = parser.parse_args()
-    rates = measure(arguments.seconds, arguments.rounds)
-    if arguments.json:
-        print(json.dumps({name: vars(rate) for name, rate in rates.items()}))
-    else:
-        print(report(rates))
+    try:
+        rows = wanted(arguments.names)
+    except ValueError as error:
+        parser.error(str(error))
+    with Run(arguments.seconds, arguments.calls) as run:
+        found = measure(rows, run, arguments.rounds)
+    print(as_json(rows, found) if arguments.json else report(rows, found))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Each prints one JSON line when it serves: {"pid": …, "port": …}.
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import json
 import os
@@ -19,20 +20,14 @@ from typing import Any
 
 import uvicorn
 
+from benchmarks.codec import status_of_five_nodes
 from gateway import schema
 from gateway.app import Gateway
 from gateway.logs import RequestLog, configure_logging
 from gateway.process import Server, allow_open_files, listen, run
 from gateway.settings import load_settings
-from zapcore.messages import StatusRequest, StatusResponse
-from zapcore.simulator import SimulatedNetrunner
+from zapcore.messages import StatusResponse
 from zapcore.zwing.identity import Identity
-
-
-def status_of_five_nodes() -> StatusResponse:
-    """What all sides answer."""
-    simulation = SimulatedNetrunner()
-    return asyncio.run(simulation.status(StatusRequest()))
 
 
 def bare() -> Any:
@@ -54,8 +49,12 @@ def model() -> Any:
     """A plain FastAPI route that returns a pydantic model from memory."""
     from fastapi import FastAPI
 
+    told = status_of_five_nodes()
+    assert told.cluster_info is not None
+    for node in told.cluster_info.node_infos.values():
+        node.config = base64.b64encode(node.config)  # the model gives bytes as text, as they are
     kind = schema.model_of(StatusResponse)
-    answer = kind.model_validate(schema.to_document(status_of_five_nodes()))
+    answer = kind.model_validate(schema.to_document(told))
     app = FastAPI()
 
     @app.get("/v1/status", response_model=kind)

@@ -15,7 +15,7 @@ import sys
 import time
 from typing import cast
 
-from gateway.process import run
+from benchmarks.processes import run
 
 _STAMP = re.compile(rb"/stamp/(\d+)/(\d+)")
 _AT_ONCE = 100

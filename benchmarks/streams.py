@@ -12,10 +12,8 @@ import json
 import platform
 import subprocess
 import sys
-import urllib.request
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import (
@@ -23,7 +21,9 @@ from benchmarks.processes import (
     LOAD_CORE,
     MEASURED_CORE,
     processor_seconds,
+    resident,
     running,
+    upstream_bytes,
 )
 
 _PATHS = {"gateway": "/v1/status/stream", "bare": "/"}
@@ -68,9 +68,9 @@ def _measure(side: str, pid: int, port: int, readers: int, seconds: float) -> Co
     path = _PATHS[side]
     with _load(port, path, 1) as (_, _ready):
         pass  # what is made once, whoever reads, is made now
-    empty = _resident(pid)
+    empty = resident(pid)
     with _load(port, path, readers, seconds) as (load, _ready):
-        resident = _resident(pid)
+        memory = resident(pid)
         before, upstream = processor_seconds(pid), _upstream_bytes(side, port)
         assert load.stdin is not None
         assert load.stdout is not None
@@ -83,7 +83,7 @@ def _measure(side: str, pid: int, port: int, readers: int, seconds: float) -> Co
         side,
         readers,
         used / seconds,
-        (resident - empty) / readers / 1000,
+        (memory - empty) / readers / 1000,
         told["median"],
         told["p99"],
         told["fewest"],
@@ -100,22 +100,8 @@ def _load(
     )
 
 
-def _resident(pid: int) -> int:
-    """Memory of a process, in bytes."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("the system does not tell how much memory a process has")
-
-
 def _upstream_bytes(side: str, port: int) -> float | None:
-    if side != "gateway":
-        return None
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
-        for line in answer.read().decode().splitlines():
-            if line.startswith("zap_gateway_upstream_received_bytes_total "):
-                return float(line.split()[1])
-    raise RuntimeError("the gateway does not tell what it received")
+    return upstream_bytes(port) if side == "gateway" else None
 
 
 def report(costs: list[Cost]) -> str:

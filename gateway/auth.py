@@ -201,7 +201,8 @@ class Access:
         own_address: str = "localhost",
     ) -> None:
         self.tokens = tokens
-        self._hosts = _LOOPBACK_NAMES | {host.lower() for host in (*allowed_hosts, own_address)}
+        named = (*allowed_hosts, own_address)
+        self._hosts = _LOOPBACK_NAMES | {host.lower() for host in named if host}
         self._check_host = not tokens or bool(allowed_hosts)
         self._origins = frozenset(origin.lower().rstrip("/") for origin in allowed_origins)
         self._read_posts = read_posts

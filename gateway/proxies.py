@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from starlette.types import Scope
 
+_MOST_HOPS = 32
+"""Proxies between a client and us that are looked at; a header may name thousands."""
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -61,9 +64,9 @@ class Proxies:
         if scheme in ("http", "https"):
             scope["scheme"] = scheme
         host = _last(headers, b"x-forwarded-host") or host
-        hops = headers.get(b"x-forwarded-for", b"").decode("latin-1").split(",")
+        hops = headers.get(b"x-forwarded-for", b"").decode("latin-1").rsplit(",", _MOST_HOPS)
         # Each proxy adds the address that it saw, so the last one that is no proxy is the client.
-        for hop in reversed(hops):
+        for hop in reversed(hops[-_MOST_HOPS:]):
             address = hop.strip()
             if not _is_address(address):
                 break

@@ -492,7 +492,7 @@ def proxies(data: bytes) -> None:
 def _client(hops: list[str], peer: str) -> str:
     """From the nearest hop on: the first that is no proxy of ours, as far as they are addresses."""
     client = peer
-    for hop in map(str.strip, reversed(hops)):
+    for hop in map(str.strip, reversed(hops[-32:])):
         try:
             address = ipaddress.ip_address(hop)
         except ValueError:

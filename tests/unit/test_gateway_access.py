@@ -9,6 +9,7 @@ import pytest
 from gateway.auth import (
     Access,
     Grant,
+    Refusal,
     RequestHeaders,
     Token,
     TokenFileError,
@@ -284,3 +285,11 @@ def test_a_token_file_that_is_not_there(tmp_path: Path):
 def test_a_name_that_would_break_its_line_is_refused(name: str):
     with pytest.raises(TokenFileError, match="no token name"):
         token_line(name, "read", READ)
+
+
+@pytest.mark.parametrize("host", ["", "no host", "[::1"])
+def test_an_address_that_is_none_lets_nobody_in(host: str):
+    """`--host ""` must not let in whose Host header can't be read."""
+    access = Access(TOKENS, ("tools.example",), own_address="")
+    decision = access.check("GET", "/healthz", "http", RequestHeaders(host, "", "", "", ""))
+    assert isinstance(decision, Refusal)

@@ -202,3 +202,10 @@ def test_a_root_path_of_several_parts():
 def test_no_network_is_no_trust():
     with pytest.raises(ValueError, match="nonsense"):
         Proxies("", ("nonsense",))
+
+
+def test_only_so_many_hops_are_looked_at():
+    """Each costs time, and whoever is trusted could name thousands."""
+    for proxies, client in ((31, "198.51.100.4"), (32, "10.0.0.1"), (5000, "10.0.0.1")):
+        hops = ", ".join(["198.51.100.4", *["10.0.0.1"] * proxies])
+        assert look({"x-forwarded-for": hops}).client == client

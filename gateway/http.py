@@ -192,6 +192,7 @@ class HttpConnection(HttpToolsProtocol):
         "_begun",
         "_behind",
         "_body_since",
+        "_head_without_upgrade",
         "_in_head",
         "_limits",
         "_others",
@@ -218,6 +219,7 @@ class HttpConnection(HttpToolsProtocol):
         self.head_since = self.loop.time()
         """Since when the next request is waited for, or its headers are."""
         self._begun = False
+        self._head_without_upgrade = b""
         self._behind = False
         """Whether the request's first bytes came together with the one before."""
         self._refused = False
@@ -257,6 +259,7 @@ class HttpConnection(HttpToolsProtocol):
         self._others.all.discard(self)
         self._others.lingering.discard(self)
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn forgets that of a client that was cut off
         self._tell_applications()
 
     def data_received(self, data: bytes) -> None:
@@ -283,18 +286,28 @@ class HttpConnection(HttpToolsProtocol):
             self._refuse(errors.BODY_TOO_LARGE, "the request does not end")
 
     def _parse(self, data: bytes) -> None:
-        """As uvicorn's data_received, which forgets what follows a request for another protocol."""
+        """As uvicorn's data_received, but for requests that ask for another protocol.
+
+        A server may ignore that (RFC 9110, section 7.8), and Java's client asks with every first
+        request. The parser takes the body of such a request for requests, so another one goes on
+        with the same head, without that header.
+        """
         self._unset_keepalive_if_required()
         rest = memoryview(data)
         while rest and not self._refused:
             try:
                 self.parser.feed_data(rest)
+                return
             except httptools.HttpParserUpgrade as asked:
-                rest = rest[asked.args[0] :]  # it goes on as HTTP/1.1
+                rest = rest[asked.args[0] :]
             except httptools.HttpParserError:
                 self.send_400_response("Invalid HTTP request received.")
-            else:
-                break
+                return
+            if self._head_without_upgrade:
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+                head, self._head_without_upgrade = self._head_without_upgrade, b""
+                self.parser.feed_data(head)
 
     # Shortcuts.
 
@@ -310,7 +323,6 @@ class HttpConnection(HttpToolsProtocol):
             and self.cycle.keep_alive
             and not self.cycle.body
             and not self.cycle.waiting_for_100_continue
-            and not self.parser.should_upgrade()
         )
 
     def _remember(self, data: bytes, shortcut: Shortcut) -> None:
@@ -380,6 +392,9 @@ class HttpConnection(HttpToolsProtocol):
         if (self._behind or self._received > most) and self._head_size() > most:
             self._refuse_header()
             return
+        if any(name == b"upgrade" for name, _ in self.headers):
+            self._head_without_upgrade = self._told_again()
+            return
         super().on_headers_complete()
         self.headers = _Nothing()
         self._in_head = False
@@ -428,6 +443,15 @@ class HttpConnection(HttpToolsProtocol):
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _told_again(self) -> bytes:
+        """The request's head, without what asks for another protocol."""
+        head = b"%s %s HTTP/%s\r\n" % (
+            self.parser.get_method(),
+            self.url,
+            self.parser.get_http_version().encode(),
+        )
+        return head + header_lines(each for each in self.headers if each[0] != b"upgrade") + b"\r\n"
 
     def _tell_applications(self) -> None:
         """Let what runs, and what waits behind it, see that the client is gone."""

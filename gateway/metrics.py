@@ -89,7 +89,9 @@ class Metrics(PoolObserver):
 
     def _define_upstream(self) -> None:
         self._calls = self._counter(
-            "zap_calls", "Calls to the netrunner server that ended.", ["rpc", "outcome"]
+            "zap_calls",
+            "Calls to the netrunner server that ended; reads that shared one count each.",
+            ["rpc", "outcome"],
         )
         self._call_durations = self._histogram(
             "zap_call_duration_seconds",

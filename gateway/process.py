@@ -259,6 +259,7 @@ class Server(uvicorn.Server):
         for connection in tuple(self.connections.all):
             connection.cut_off()
         await self.lifespan.shutdown()
+        self._gateway.sample()  # with several workers, what was counted outlives its process
         logger.info("stopped")
 
     async def _stop_listening(self, listeners: list[socket.socket]) -> None:

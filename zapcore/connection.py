@@ -161,9 +161,9 @@ class Channel(asyncio.Protocol, ABC):
     def _flush(self) -> None:
         self._batch.gone = True
         self._batch = Batch()
-        if self._outgoing and self._session and self._transport and self.usable:
-            self.write_bytes(self._session.send(b"".join(self._outgoing)))
-        self._outgoing.clear()
+        outgoing, self._outgoing = self._outgoing, []
+        if outgoing and self._session and self._transport and self.usable:
+            self.write_bytes(self._session.send(b"".join(outgoing)))
 
     def write_bytes(self, data: bytes) -> None:
         """Send what is encrypted already, or part of the handshake."""

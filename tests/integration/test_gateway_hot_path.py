@@ -1,8 +1,11 @@
-"""Plain reads take a short way through the gateway; nobody may be able to tell."""
+"""Plain reads take short ways through the gateway; nobody may be able to tell."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -10,11 +13,15 @@ import pytest
 from gateway.routes.table import PLACES
 from tests.integration.gateway_helpers import (
     Backend,
+    Running,
     answers,
     running_gateway,
     simulator,
 )
+from tests.integration.test_gateway_connections import RawClient, get, raw
+from tests.integration.test_gateway_shortcuts import Ways, ask, shown
 from tests.integration.zap_helpers import (
+    HANG,
     Peer,
     ScriptedServer,
     eventually,
@@ -31,20 +38,76 @@ READS = ["Ping", "RPCVersion", "Health", "URIs", "Status", "GetSnapshotNames"]
 PATHS = [PLACES[name].path for name in READS]
 
 
-async def same_both_ways(
-    client: httpx.AsyncClient, path: str, headers: dict[str, str] | None = None
-) -> httpx.Response:
-    """The short way and, with a query that means nothing, FastAPI's: only the date may differ."""
-    sent = {"x-request-id": "the-same", **(headers or {})}
-    short = await client.get(path, headers=sent)
-    long = await client.get(path, headers=sent, params={"x": "1"})
+class Asking:
+    """The same request on all three ways: at once, directly where it comes again, and FastAPI's.
 
-    def seen(response: httpx.Response) -> tuple[object, ...]:
-        kept = [item for item in response.headers.multi_items() if item[0] != "date"]
-        return response.status_code, response.reason_phrase, sorted(kept), response.content
+    Args:
+        running: the gateway.
+        client: its connection is the one on which requests come again.
+    """
 
-    assert seen(short) == seen(long)
-    return short
+    def __init__(self, running: Running, client: RawClient) -> None:
+        self.running = running
+        self.ways = Ways(running)
+        self._client = client
+
+    async def learn(self, *paths: str, headers: dict[str, str] | None = None) -> None:
+        """Ask until it was answered well once."""
+        async with asyncio.timeout(HANG):
+            for path in paths:
+                while (await ask(self._client, _request(path, headers))).status_code != 200:
+                    pass
+
+    async def same(
+        self, path: str, headers: dict[str, str] | None = None, *, directly: bool = True
+    ) -> httpx.Response:
+        """Only the date may differ; ``directly`` says whether the direct way must be taken."""
+        before = self.ways.direct
+        again = await ask(self._client, _request(path, headers))
+        assert self.ways.direct - before == directly
+        async with raw(self.running) as fresh:
+            first = await ask(fresh, _request(path, headers))
+        long = await self.running.client.get(path, headers=_sent(headers), params={"x": "1"})
+        assert self.ways.direct - before == directly
+        assert shown(first) == shown(long)
+        assert shown(again) == shown(long)
+        assert again.reason_phrase == long.reason_phrase
+        return long
+
+
+def _sent(headers: dict[str, str] | None) -> dict[str, str]:
+    return {"x-request-id": "the-same", **(headers or {})}
+
+
+def _request(path: str, headers: dict[str, str] | None) -> bytes:
+    return get(path, *(f"{name}: {value}" for name, value in _sent(headers).items()))
+
+
+@asynccontextmanager
+async def asking(running: Running, *paths: str) -> AsyncIterator[Asking]:
+    """Ask a gateway, which has been asked for those paths before."""
+    async with raw(running) as client:
+        asked = Asking(running, client)
+        await asked.learn(*paths)
+        yield asked
+
+
+class Moods:
+    """Handlers of all reads, which answer well until they are told to do something else."""
+
+    def __init__(self) -> None:
+        self.mood: Callable[[Any], Any] | None = None
+
+    def backend(self) -> Backend:
+        return Backend(**{METHODS[name].attribute: self._handler(name) for name in READS})
+
+    def _handler(self, name: str) -> Callable[[Any], Any]:
+        async def handler(request: Any) -> Any:
+            if self.mood is not None:
+                return await self.mood(request)
+            return METHODS[name].response()
+
+        return handler
 
 
 def test_these_are_all_the_plain_reads():
@@ -76,10 +139,11 @@ async def test_answers_are_the_same(nodes: int):
     async with (
         serving(SimulatedNetrunner(nodes, health_delay=0)) as server,
         running_gateway(server) as running,
+        asking(running, *PATHS) as asked,
     ):
         for path in PATHS:
             for _ in range(2):  # what is kept of the first must not make a difference
-                assert (await same_both_ways(running.client, path)).status_code == 200
+                assert (await asked.same(path)).status_code == 200
 
 
 async def test_encoded_paths_are_the_same():
@@ -101,39 +165,86 @@ async def test_encoded_paths_are_the_same():
     ],
 )
 async def test_the_servers_errors_are_the_same(text: str, status: int):
-    handlers = {METHODS[name].attribute: answers(RemoteError(text)) for name in READS[2:]}
-    async with serving(Backend(**handlers)) as server, running_gateway(server) as running:
+    moods = Moods()
+    async with (
+        serving(moods.backend()) as server,
+        running_gateway(server) as running,
+        asking(running, *PATHS[2:]) as asked,
+    ):
+        moods.mood = answers(RemoteError(text))
         for path in PATHS[2:]:
-            assert (await same_both_ways(running.client, path)).status_code == status
+            assert (await asked.same(path)).status_code == status
+        moods.mood = None
+        for path in PATHS[2:]:
+            assert (await asked.same(path)).status_code == 200
 
 
 async def test_answers_that_can_not_be_decoded_are_the_same():
+    rows = {row.encode_request(): row for row in (METHODS[name] for name in READS)}
+    broken = False
+
     async def script(peer: Peer) -> None:
         while True:
-            await peer.answer(await peer.message(), b"\x01")
+            request = await peer.message()
+            await peer.answer(request, b"\x01" if broken else rows[request.body].response())
 
-    async with ScriptedServer(script) as server, running_gateway(server) as running:
+    async with (
+        ScriptedServer(script) as server,
+        running_gateway(server) as running,
+        asking(running, *PATHS) as asked,
+    ):
+        broken = True
         for path in PATHS:
-            assert (await same_both_ways(running.client, path)).status_code == 502
+            assert (await asked.same(path)).status_code == 502
 
 
 async def test_silence_is_the_same():
+    moods = Moods()
+
     async def silent(request: object) -> None:
         await asyncio.Event().wait()
 
     async with (
-        serving(Backend(status=silent)) as server,
-        running_gateway(server, call_timeout="20ms") as running,
+        serving(moods.backend()) as server,
+        running_gateway(server, call_timeout="100ms") as running,
+        asking(running, "/v1/status") as asked,
     ):
-        assert (await same_both_ways(running.client, "/v1/status")).status_code == 504
+        moods.mood = silent
+        assert (await asked.same("/v1/status")).status_code == 504
 
 
-async def test_absence_is_the_same():
-    async with running_gateway(
-        f"127.0.0.1:{free_port()}", ready=False, acquire_timeout="20ms"
-    ) as running:
+async def test_defects_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def broken(*_: object) -> bytes:
+        raise LookupError("a defect of ours")
+
+    async with (
+        serving(SimulatedNetrunner()) as server,
+        running_gateway(server) as running,
+        asking(running, "/v1/status") as asked,
+    ):
+        monkeypatch.setattr(running.gateway.upstream, "render", broken)
+        assert (await asked.same("/v1/status")).status_code == 500
+        assert caplog.text.count("LookupError: a defect of ours") == 3
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["that was there", "that never was"])
+async def test_absence_is_the_same(before: bool):
+    port = free_port()
+    async with (
+        running_gateway(f"127.0.0.1:{port}", ready=False, acquire_timeout="20ms") as running,
+        asking(running) as asked,
+    ):
+        if before:
+            server = NetrunnerServer(Moods().backend(), identity_of("server"))
+            async with server.serving(port=port):
+                await asked.learn("/v1/status")
         await eventually(lambda: running.gateway.pool.last_failure)
-        response = await same_both_ways(running.client, "/v1/status")
+        await eventually(lambda: running.gateway.pool.circuit_open)
+        await eventually(lambda: "refused" in str(running.gateway.pool.last_failure))
+        response = await asked.same("/v1/status", directly=False)
         assert response.status_code == 503
         assert "retry-after" in response.headers
 
@@ -142,24 +253,36 @@ async def test_a_stranger_is_the_same():
     async with (
         serving(SimulatedNetrunner()) as server,
         running_gateway(server, identity_of("somebody else").public, ready=False) as running,
+        asking(running) as asked,
     ):
         await eventually(lambda: running.gateway.pool.last_failure)
-        assert (await same_both_ways(running.client, "/v1/status")).status_code == 502
+        assert (await asked.same("/v1/status", directly=False)).status_code == 502
 
 
-async def test_refusals_are_the_same():
-    async with serving(SimulatedNetrunner()) as server, running_gateway(server) as running:
-        foreign = {"origin": "http://evil.example"}
-        assert (await same_both_ways(running.client, "/v1/status", foreign)).status_code == 403
+async def test_pages_are_told_the_same():
+    page, evil = {"origin": "https://page.example"}, {"origin": "http://evil.example"}
+    async with (
+        serving(SimulatedNetrunner()) as server,
+        running_gateway(server, allowed_origin=(page["origin"],)) as running,
+        asking(running) as asked,
+    ):
+        await asked.learn("/v1/status", headers=page)
+        response = await asked.same("/v1/status", page)
+        assert response.headers["access-control-allow-origin"] == page["origin"]
+        assert (await asked.same("/v1/status", evil, directly=False)).status_code == 403
 
 
-async def test_both_ways_are_counted_the_same():
-    async with serving(SimulatedNetrunner()) as server, running_gateway(server) as running:
-        await same_both_ways(running.client, "/v1/status")
+async def test_all_ways_are_counted_the_same():
+    async with (
+        serving(SimulatedNetrunner()) as server,
+        running_gateway(server) as running,
+        asking(running, "/v1/status") as asked,
+    ):
+        await asked.same("/v1/status")
         text = (await running.client.get("/metrics")).text
         labels = 'method="GET",route="/v1/status",status="200"'
-        assert f"zap_gateway_http_requests_total{{{labels}}} 2.0" in text
-        assert 'zap_gateway_zap_calls_total{outcome="ok",rpc="Status"} 2.0' in text
+        assert f"zap_gateway_http_requests_total{{{labels}}} 4.0" in text
+        assert 'zap_gateway_zap_calls_total{outcome="ok",rpc="Status"} 4.0' in text
 
 
 # Nothing is stale.
@@ -181,7 +304,9 @@ async def test_a_change_that_was_answered_shows_in_the_next_status():
 
     with simulator("--nodes", "20") as netrunner:
         async with running_gateway(netrunner, netrunner.fingerprint) as running:
+            ways = Ways(running)
             await asyncio.gather(*(alternate(running.client, name) for name in names))
+            assert ways.direct > 0
 
 
 async def test_two_servers_answers_never_mix():

@@ -622,3 +622,15 @@ async def test_what_is_no_whole_request_is_counted_too(sent: bytes, status: int)
         writer.close()
         labels = {"method": "other", "route": "other", "status": status}
         assert (await numbers(running)).value("http_requests_total", **labels) == 1
+
+
+async def test_what_was_counted_last_is_told_at_the_end():
+    """Several workers share their numbers, which outlive each of them."""
+    async with simulated() as running:
+        for _ in range(3):
+            await running.client.get("/v1/status")
+        running.tell_to_stop()
+        await soon(running.serving)
+        labels = {"method": "GET", "route": "/v1/status", "status": "200"}
+        registry = running.gateway.metrics.registry
+        assert registry.get_sample_value("zap_gateway_http_requests_total", labels) == 3

@@ -16,8 +16,8 @@ from typing import IO
 
 APART = (
     ("tests/integration/test_gateway_*.py",),
-    ("tests/browser",),
-    ("tests/commands", "tests/interop"),
+    ("tests/browser", "tests/faults", "tests/hostile"),
+    ("tests/commands", "tests/fuzz", "tests/interop"),
 )
 _PYTEST = (sys.executable, "-m", "pytest")
 _NICENESS = 5

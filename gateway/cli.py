@@ -65,9 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else list(argv)
     chosen = next((word for word in given if not word.startswith("-")), None)
     gc.disable()  # what is imported stays, and looking for garbage in it takes its time
-    arguments = build_parser(chosen).parse_args(given)
-    gc.freeze()
-    gc.enable()
+    try:
+        arguments = build_parser(chosen).parse_args(given)
+    finally:
+        gc.freeze()
+        gc.enable()
     arguments.argv = given
     return _run(arguments)
 

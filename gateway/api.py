@@ -56,6 +56,7 @@ def build_api(settings: Settings, lifespan: Any = None) -> FastAPI:
             if settings.old_api or name != COMPATIBILITY
         ],
         license_info={"name": "BSD-3-Clause", "identifier": "BSD-3-Clause"},
+        openapi_url=None,  # a page of ours: see pages.py
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

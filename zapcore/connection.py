@@ -154,11 +154,12 @@ class Channel(asyncio.Protocol, ABC):
     def write(self, message: bytes) -> Batch:
         """Send a whole ZAP message with all others of this turn of the event loop."""
         if not self._outgoing:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._outgoing.append(message)
         return self._batch
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what was written in this turn so far."""
         self._batch.gone = True
         self._batch = Batch()
         outgoing, self._outgoing = self._outgoing, []
@@ -185,7 +186,7 @@ class Channel(asyncio.Protocol, ABC):
 
     def close(self) -> None:
         """Close the connection once what is written has left; a second is given for that."""
-        self._flush()
+        self.flush()
         self.usable = False
         if self._transport:
             self._transport.close()

@@ -151,9 +151,15 @@ _REMOTE_ERRORS: tuple[tuple[re.Pattern[str], type[RemoteError]], ...] = (
 )
 
 
+_TELLING = 32 * 1024
+"""Characters at each end of an error text in which its kind is looked for."""
+
+
 def remote_error(text: str) -> RemoteError:
     """The typed error for a server's error text (protocol.md sections 4 and 8)."""
+    # A text may fill a message: all of it would take tenths of a second, on an event loop.
+    telling = text if len(text) <= 2 * _TELLING else f"{text[:_TELLING]}\0{text[-_TELLING:]}"
     for pattern, kind in _REMOTE_ERRORS:
-        if pattern.search(text):
+        if pattern.search(telling):
             return kind(text)
     return RemoteError(text)

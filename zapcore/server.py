@@ -474,6 +474,8 @@ class ServerChannel(Channel):
             logger.exception("%s failed in the backend", method)
             self._answer_error(envelope, f"handler panic: {_text(error)}")
             _forget_frames(error)
+        if len(self._running) == 1:
+            self.flush()  # there is nothing to wait for that could leave together with it
         await self.drained()
 
     async def _decoded(self, method: Method[Message, Message], body: bytes) -> Message:

@@ -1,4 +1,4 @@
-"""Pages for people: the console at /, the API at /docs, and the files that they are made of.
+"""Pages for people: the console at /, the API at /docs, and what they are made of.
 
 They hold no secret, so they need no token. Nothing on them comes from elsewhere: they work on a
 machine without the internet, and their policies allow nothing else.
@@ -6,7 +6,9 @@ machine without the internet, and their policies allow nothing else.
 
 from __future__ import annotations
 
+import asyncio
 import html
+import json
 from collections.abc import Awaitable, Callable
 from importlib import resources
 from pathlib import PurePosixPath
@@ -115,6 +117,35 @@ class _Files:
         return _Whole(self._read[file], headers=headers, media_type=file.media_type)
 
 
+class _Document:
+    """The OpenAPI document, made when it is asked for first.
+
+    Args:
+        api: whose.
+        root_path: where a proxy shows the gateway; empty for the top.
+    """
+
+    def __init__(self, api: FastAPI, root_path: str) -> None:
+        self._api = api
+        self._root_path = root_path
+        self._made: bytes | None = None
+        self._making = asyncio.Lock()
+
+    async def answer(self) -> Response:
+        """The answer with it."""
+        async with self._making:
+            if self._made is None:
+                # On the event loop everybody would wait, some tenths of a second.
+                self._made = await asyncio.to_thread(self._make)
+        return _Whole(self._made, media_type="application/json")
+
+    def _make(self) -> bytes:
+        document = self._api.openapi()
+        if self._root_path:
+            document = {**document, "servers": [{"url": self._root_path}]}
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 def add_pages(api: FastAPI, root_path: str) -> None:
     """Add them.
 
@@ -122,7 +153,7 @@ def add_pages(api: FastAPI, root_path: str) -> None:
         api: the application.
         root_path: where a proxy shows the gateway; empty for the top.
     """
-    files = _Files(root_path)
+    files, openapi = _Files(root_path), _Document(api, root_path)
     of_console, of_docs = _page_headers(_POLICY), _page_headers(_POLICY_OF_DOCS)
 
     async def console() -> Response:
@@ -144,6 +175,7 @@ def add_pages(api: FastAPI, root_path: str) -> None:
     routes: tuple[tuple[str, Callable[..., Awaitable[Response]]], ...] = (
         ("/", console),
         ("/docs", docs),
+        ("/openapi.json", openapi.answer),
         ("/static/{name}", static),
         ("/favicon.ico", icon),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from importlib import resources
@@ -321,3 +322,17 @@ async def test_they_are_no_part_of_the_document(running: Running):
     document = (await running.client.get("/openapi.json")).json()
     assert not {"/", "/docs", "/static/{name}", "/favicon.ico"} & set(document["paths"])
     assert "static" not in json.dumps(document)
+
+
+async def test_the_document_is_made_once_and_not_on_the_event_loop():
+    threads = []
+    api = FastAPI(openapi_url=None)
+    api.openapi = lambda: threads.append(threading.get_ident()) or {"openapi": "3.1.0"}
+    add_pages(api, "/below")
+    transport = httpx.ASGITransport(api)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        first, *others = await asyncio.gather(*(client.get("/openapi.json") for _ in range(5)))
+    assert first.json() == {"openapi": "3.1.0", "servers": [{"url": "/below"}]}
+    assert {other.content for other in others} == {first.content}
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()

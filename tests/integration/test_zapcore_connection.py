@@ -554,7 +554,7 @@ async def test_calls_that_wait_to_be_written_count_as_calls() -> None:
         with pytest.raises(Overloaded):
             await connection.call(Rpcs.ping, timeout=0.2)
         first.cancel()
-        await asyncio.wait([first, waiting])
+        await asyncio.gather(first, waiting, return_exceptions=True)
 
 
 async def test_closing_does_not_wait_for_a_peer_that_reads_nothing() -> None:

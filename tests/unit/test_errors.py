@@ -65,6 +65,23 @@ def test_a_server_s_text_becomes_the_typed_error(text, kind):
     assert str(error) == text
 
 
+@pytest.mark.parametrize(
+    ("begin", "end", "kind"),
+    [
+        ("node ", " not found", NotFound),
+        ("node already exists: ", "", AlreadyExists),
+        ("handler panic: ", " not found", RemoteError),
+        ("", ": not bootstrapped", NotBootstrapped),
+        ("not", "found", RemoteError),
+    ],
+)
+def test_of_a_long_text_both_ends_tell_what_it_is(begin, end, kind):
+    text = f"{begin}{'x' * 1_000_000}{end}"
+    error = remote_error(text)
+    assert type(error) is kind
+    assert str(error) == text
+
+
 def test_a_lost_connection_may_have_sent_the_call_unless_it_says_otherwise():
     assert ConnectionLost("gone").sent is True
     assert ConnectionLost("gone", sent=False).sent is False

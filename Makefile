@@ -4,6 +4,8 @@
 # make bench  the benchmarks, all as ratios with their bars (ARGS=--help; ARGS="status latency" for some)
 # make soak   the long versions: faults, kills, hostile peers, a million calls (twenty minutes)
 # make fuzz   coverage-guided fuzzing of every decoder, ten million inputs (ARGS=--help)
+# make debug-run     every test with event loops in debug mode: none may be held up or leave a task behind
+# make every-python  the tests on each of Python 3.11 to 3.14, with the newest and the lowest dependencies (ARGS=--help)
 # make lock   write requirements*.lock anew; ARGS=--upgrade for newer versions
 # make help   this
 
@@ -11,8 +13,9 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+UV := $(VENV)/uv/bin/uv
 
-.PHONY: help run test check lint format bench soak fuzz openapi settings lock clean
+.PHONY: help run test check lint format bench soak fuzz debug-run every-python openapi settings lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -62,21 +65,29 @@ soak: $(VENV)/.dev
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
+debug-run: $(VENV)/.dev
+	$(BIN)/python -m pytest --debug-loop $(ARGS)
+
+every-python: $(BIN)/python $(UV)
+	$(BIN)/python -m tools.every_python --uv $(UV) $(ARGS)
+
 openapi: $(VENV)/.run
 	$(BIN)/zap-gateway openapi > openapi/openapi.json
 
 settings: $(VENV)/.run
 	$(BIN)/python -m tools.settings_table
 
-UV := $(VENV)/uv/bin/uv
+$(UV): $(BIN)/python
+	@$(BIN)/python -m venv $(VENV)/uv && $(VENV)/uv/bin/python -m pip install --quiet uv
+	@touch $@
+
 LOCK = $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	--custom-compile-command 'make lock' $(ARGS)
 
-lock: $(BIN)/python
-	@test -x $(UV) || { $(BIN)/python -m venv $(VENV)/uv && $(VENV)/uv/bin/python -m pip install --quiet uv; }
+lock: $(UV)
 	$(LOCK) --all-extras --output-file requirements.lock pyproject.toml
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(LOCK) --output-file requirements-build.lock -
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .every-python .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

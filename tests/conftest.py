@@ -9,6 +9,8 @@ from tests.secret_search import session as secrets
 
 secrets.watch()  # before a test's module takes what is watched by name
 
+pytest_plugins = ("tests.loop_watch.plugin",)
+
 # Cryptography makes single examples slow and uneven, which says nothing about the code under test.
 settings.register_profile(
     "zap",

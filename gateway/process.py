@@ -37,8 +37,10 @@ def run(main: Coroutine[Any, Any, int]) -> int:
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(main)
-    return int(uvloop.run(main))
+        run_on = asyncio.run
+    else:
+        run_on = uvloop.run
+    return int(run_on(main))
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -31,6 +31,7 @@ from zapcore.errors import (
 )
 from zapcore.framing import (
     ERROR_FLAG,
+    MAX_ERROR_SIZE,
     RESPONSE_FLAG,
     Envelope,
     LengthPrefixed,
@@ -41,7 +42,7 @@ from zapcore.framing import (
 from zapcore.methods import Method, Request, Response
 from zapcore.zwing.handshake import RESPONSE_SIZE, Expected, Initiator
 from zapcore.zwing.identity import Identity, PublicIdentity
-from zapcore.zwing.records import Session
+from zapcore.zwing.records import MAX_PLAINTEXT_SIZE, Session
 
 DEFAULT_PORT = 9999
 DEFAULT_TIMEOUT = 30.0
@@ -52,6 +53,9 @@ CLOSE_TIMEOUT = 1.0
 MAX_CALLS = 1024
 MAX_ABANDONED = 1024
 """Calls given up whose answers are still owed. A server that owes more is taken for dead."""
+
+_MOST_AT_ONCE = 4 * MAX_PLAINTEXT_SIZE
+"""Bytes that are sealed in one turn of the event loop."""
 
 _MAX_REQUEST_ID = 0xFFFFFFFF
 _STREAM_QUEUE = 16
@@ -159,12 +163,18 @@ class Channel(asyncio.Protocol, ABC):
         return self._batch
 
     def flush(self) -> None:
-        """Send what was written in this turn so far."""
+        """Send what was written in this turn so far; of a lot, what a turn can bear."""
         self._batch.gone = True
         self._batch = Batch()
         outgoing, self._outgoing = self._outgoing, []
-        if outgoing and self._session and self._transport and self.usable:
-            self.write_bytes(self._session.send(b"".join(outgoing)))
+        if not (outgoing and self._session and self._transport and self.usable):
+            return
+        plaintext = b"".join(outgoing)
+        if len(plaintext) > _MOST_AT_ONCE:
+            plaintext, rest = plaintext[:_MOST_AT_ONCE], plaintext[_MOST_AT_ONCE:]
+            self._outgoing = [rest]
+            self._loop.call_soon(self.flush)
+        self.write_bytes(self._session.send(plaintext))
 
     def write_bytes(self, data: bytes) -> None:
         """Send what is encrypted already, or part of the handshake."""
@@ -186,7 +196,8 @@ class Channel(asyncio.Protocol, ABC):
 
     def close(self) -> None:
         """Close the connection once what is written has left; a second is given for that."""
-        self.flush()
+        while self._outgoing and self.usable:
+            self.flush()
         self.usable = False
         if self._transport:
             self._transport.close()
@@ -343,7 +354,7 @@ class _Answers:
 
 
 def _server_error(envelope: Envelope) -> RemoteError:
-    return remote_error(decode_text(envelope.body))
+    return remote_error(decode_text(envelope.body[:MAX_ERROR_SIZE]))
 
 
 class Connection(Channel):

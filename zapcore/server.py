@@ -23,7 +23,7 @@ from zapcore.errors import (
     Truncated,
     ZapError,
 )
-from zapcore.framing import MAX_BODY_SIZE, Envelope, error_type, response_type
+from zapcore.framing import MAX_BODY_SIZE, MAX_ERROR_SIZE, Envelope, error_type, response_type
 from zapcore.methods import METHODS, Method, UnknownMethod, parse_request, unknown_method_text
 from zapcore.zwing.handshake import INIT_SIZE, Responder, Trust
 from zapcore.zwing.identity import Identity, PublicIdentity
@@ -520,7 +520,7 @@ class ServerChannel(Channel):
         self._write(response_type(method.opcode), envelope, body)
 
     def _answer_error(self, envelope: Envelope, text: str) -> None:
-        body = text[:MAX_BODY_SIZE].encode("utf-8", "replace")[:MAX_BODY_SIZE]
+        body = text[:MAX_ERROR_SIZE].encode("utf-8", "replace")[:MAX_ERROR_SIZE]
         self._write(error_type(envelope.type), envelope, body)
 
     def _write(self, kind: int, envelope: Envelope, body: bytes) -> None:

@@ -7,9 +7,9 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing, asynccontextmanager
+from typing import TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -83,8 +83,10 @@ async def _call(
 ) -> int:
     async with _client(settings) as client:
         if method.streaming:
-            async for state in client.stream(method, request):
-                _print(state)
+            stream = cast("AsyncGenerator[Message, None]", client.stream(method, request))
+            async with aclosing(stream) as states:
+                async for state in states:
+                    _print(state)
         else:
             _print(await _with_progress(str(method), client.call(method, request, timeout=timeout)))
     return 0

@@ -41,6 +41,7 @@ from zapcore.errors import (
     Overloaded,
     ProtocolError,
     RecordError,
+    RemoteError,
     TransportError,
     Truncated,
     UnknownServer,
@@ -989,3 +990,50 @@ async def test_an_answer_before_a_message_of_no_allowed_size_is_an_answer():
         assert response.cluster_info.root_data_dir == "n"
         await soon(connection.closed)
         assert isinstance(connection.failure, FramingError)
+
+
+async def test_a_lot_that_is_written_at_once_arrives_whole_and_in_order() -> None:
+    """It leaves in pieces, and what is written between them comes behind."""
+    sizes = [MAX_BODY_SIZE, 1, 5_000_000, 0, 3]
+    bodies = [bytes([number]) * size for number, size in enumerate(sizes)]
+
+    async def reversed_bodies(peer: Peer) -> None:
+        for body in bodies:
+            request = await peer.message()
+            assert request.body == body
+            await peer.answer(request, bytes([len(body) % 251]))
+
+    async with ScriptedServer(reversed_bodies) as server, dialled(server) as connection:
+        calls = [asyncio.create_task(connection.exchange(Rpcs.ping, bodies[0]))]
+        for body in bodies[1:]:
+            await asyncio.sleep(0)
+            calls.append(asyncio.create_task(connection.exchange(Rpcs.ping, body)))
+        answers = await soon(asyncio.gather(*calls))
+        assert answers == [bytes([size % 251]) for size in sizes]
+
+
+async def test_what_was_written_before_closing_leaves_whole() -> None:
+    heard: list[int] = []
+
+    async def listen(peer: Peer) -> None:
+        heard.append(len((await peer.message()).body))
+        await peer.closed()
+
+    async with ScriptedServer(listen) as server, dialled(server) as connection:
+        call = asyncio.create_task(connection.exchange(Rpcs.ping, bytes(MAX_BODY_SIZE)))
+        await asyncio.sleep(0)
+        connection.close()
+        with pytest.raises(ConnectionLost):
+            await soon(call)
+        await eventually(lambda: heard == [MAX_BODY_SIZE])
+
+
+async def test_of_an_error_text_without_end_the_beginning_is_told() -> None:
+    async def fail(peer: Peer) -> None:
+        request = await peer.message()
+        await peer.send(Envelope(0xC0 | request.type, request.request_id, b"\xff" * 5_000_000))
+
+    async with ScriptedServer(fail) as server, dialled(server) as connection:
+        with pytest.raises(RemoteError) as caught:
+            await soon(connection.call(Rpcs.status))
+        assert str(caught.value) == "\ufffd" * 65536

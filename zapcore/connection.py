@@ -508,8 +508,11 @@ class Connection(Channel):
     def _send(self, method: Method[Message, Message], payload: bytes, waiter: _Waiter) -> int:
         if not self.usable:
             raise self._lost(sent=False)
-        self._check_room()
-        request_id = self._free_id()
+        if len(self._waiting) + self._unsent >= self._max_calls:
+            self._check_room()  # without those given up there may be room
+        request_id = self._last_id + 1
+        if request_id > _MAX_REQUEST_ID or request_id in self._waiting:
+            request_id = self._free_id()
         message = encode_message(method.opcode, request_id, payload)
         self._last_id = request_id
         self._waiting[request_id] = waiter

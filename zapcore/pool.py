@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import random
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -201,7 +202,8 @@ class ConnectionPool:
         self._identity = identity
         self._server = server
         self._slots = [_Slot(self) for _ in range(size)]
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._now: Callable[[], float] = time.monotonic
+        """The event loop's clock, once there is one."""
         self._tasks: list[asyncio.Task[None]] = []
         self._retired: set[Connection] = set()
         self._dialled: set[Connection] = set()
@@ -216,7 +218,8 @@ class ConnectionPool:
         self.last_failure: ZapError | None = None
 
     async def __aenter__(self) -> Self:
-        self._loop = loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        self._now = loop.time
         self._closed = False
         self._down_since = loop.time()
         self._tasks = [loop.create_task(slot.run()) for slot in self._slots]
@@ -235,10 +238,6 @@ class ConnectionPool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
         await asyncio.gather(*(connection.wait_closed() for connection in connections))
-
-    def _now(self) -> float:
-        assert self._loop is not None  # noqa: S101 - it was entered
-        return self._loop.time()
 
     @property
     def connections(self) -> list[Connection]:

@@ -14,7 +14,7 @@ MAX_MESSAGE_SIZE = 16 * 1024 * 1024
 REQUEST_ID_SIZE = 4
 MAX_BODY_SIZE = MAX_MESSAGE_SIZE - REQUEST_ID_SIZE
 
-MAX_ERROR_SIZE = 64 * 1024
+MAX_ERROR_SIZE = 2 * 1024 * 1024
 """Bytes of an error text that are sent, and looked at: it is for people, and for the log."""
 
 RESPONSE_FLAG = 0x80

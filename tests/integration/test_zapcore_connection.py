@@ -47,7 +47,13 @@ from zapcore.errors import (
     UnknownServer,
     ZapError,
 )
-from zapcore.framing import MAX_BODY_SIZE, MAX_MESSAGE_SIZE, Envelope, response_type
+from zapcore.framing import (
+    MAX_BODY_SIZE,
+    MAX_ERROR_SIZE,
+    MAX_MESSAGE_SIZE,
+    Envelope,
+    response_type,
+)
 from zapcore.methods import OPCODE_PING, Rpcs
 from zapcore.zwing import Initiator, Responder
 from zapcore.zwing.handshake import RESPONSE_SIZE
@@ -1036,4 +1042,4 @@ async def test_of_an_error_text_without_end_the_beginning_is_told() -> None:
     async with ScriptedServer(fail) as server, dialled(server) as connection:
         with pytest.raises(RemoteError) as caught:
             await soon(connection.call(Rpcs.status))
-        assert str(caught.value) == "\ufffd" * 65536
+        assert str(caught.value) == "\ufffd" * MAX_ERROR_SIZE

@@ -44,8 +44,8 @@ class DirectConnection(Protocol):
 class DirectAnswer:
     """An answer that no ASGI application gives.
 
-    It has what uvicorn and ours look at of a cycle of request and response, so
-    that what is pipelined behind it, a client that leaves and the end of the server go as ever.
+    It has what uvicorn's connection and ours look at of a cycle of request and response, so that
+    what is pipelined behind it, a client that leaves and the end of the server go as ever.
     """
 
     __slots__ = (

@@ -306,8 +306,8 @@ class HttpConnection(HttpToolsProtocol):
             if self._head_without_upgrade:
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
-                head, self._head_without_upgrade = self._head_without_upgrade, b""
-                self.parser.feed_data(head)
+                rest = memoryview(self._head_without_upgrade + rest)
+                self._head_without_upgrade = b""
 
     # Shortcuts.
 
@@ -392,7 +392,7 @@ class HttpConnection(HttpToolsProtocol):
         if (self._behind or self._received > most) and self._head_size() > most:
             self._refuse_header()
             return
-        if any(name == b"upgrade" for name, _ in self.headers):
+        if self.parser.should_upgrade() and any(name == b"upgrade" for name, _ in self.headers):
             self._head_without_upgrade = self._told_again()
             return
         super().on_headers_complete()

@@ -507,6 +507,33 @@ async def test_a_body_that_asks_for_another_protocol_is_read(size: int, plain: P
         await ask(client)
 
 
+@on_shared
+@pytest.mark.parametrize(
+    ("request_line", "headers", "status"),
+    [
+        ("GET /v1/ping", ("Upgrade: h2c",), 200),
+        ("POST /v1/nodes/n/pause", ("Upgrade: h2c", "Content-Length: 0"), 200),
+        ("CONNECT localhost:443", UPGRADE, None),
+        ("CONNECT localhost:443", (), None),
+    ],
+    ids=["alone", "alone, a change", "a tunnel", "a tunnel that is one already"],
+)
+async def test_asking_by_halves_or_for_a_tunnel_leaves_nobody_waiting(
+    request_line: str,
+    headers: tuple[str, ...],
+    status: int | None,
+    plain: Plain,
+    caplog: pytest.LogCaptureFixture,
+):
+    running, _, _, _ = plain
+    lines = (f"{request_line} HTTP/1.1", "Host: localhost", *headers, "", "")
+    async with taught(running) as client:
+        await client.send("\r\n".join(lines).encode())
+        response = await client.response()
+        assert response.status_code == status or (status is None and response.status_code >= 400)
+    assert not [each for each in caplog.records if each.exc_info]
+
+
 MIXTURE = {
     "read": (READ, 200),
     "ping": (PING, 200),

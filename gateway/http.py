@@ -87,6 +87,9 @@ class HttpConnections:
         self.all: set[HttpConnection] = set()
         self.lingering: set[HttpConnection] = set()
         """Those that were refused, and may read why for a moment."""
+        self.watched = 0.0
+        """Seconds in which this process did its part: while it is held up, no client is slow."""
+        self._swept = 0.0
         self._common_headers: list[tuple[bytes, bytes]] = []
         self._common_lines = b""
 
@@ -122,6 +125,8 @@ class HttpConnections:
         Args:
             now: by the event loop's clock.
         """
+        self.watched += min(max(now - self._swept, 0.0), self.limits.sweep_interval)
+        self._swept = now
         for connection in tuple(self.all):
             connection.check(now)
 
@@ -230,6 +235,7 @@ class HttpConnection(HttpToolsProtocol):
         self._received = 0
         self._taken = 0
         self._unsent_since: float | None = None
+        """By the seconds that are watched."""
 
     @property
     def idle(self) -> bool:
@@ -465,7 +471,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def check(self, now: float) -> None:
         """Cut off a client that is too slow."""
-        if self._takes_too_slowly(now):
+        if self._takes_too_slowly():
             logger.info("cut off a client that does not read its answer", extra=self._about())
             self.cut_off()
         elif self.flow.read_paused:
@@ -501,8 +507,9 @@ class HttpConnection(HttpToolsProtocol):
         elif waited > self._limits.idle_timeout:
             self.transport.close()
 
-    def _takes_too_slowly(self, now: float) -> bool:
+    def _takes_too_slowly(self) -> bool:
         """Whether too little was taken for too long, while there was something to take."""
+        now = self._others.watched
         unsent = self.unsent
         if not unsent:
             self._unsent_since = None

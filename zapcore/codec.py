@@ -120,7 +120,8 @@ class Message:
     __slots__ = ()
     _encode: ClassVar[Encoder]
     _decode: ClassVar[Decoder]
-    _copy: ClassVar[Callable[[Any], Any]]
+    _keep: ClassVar[Callable[[Any], Any]]
+    _recall: ClassVar[Callable[[Any], Any]]
     _minimum_size: ClassVar[int]
     _remembered: ClassVar[bool]
     _last: ClassVar[tuple[bytes, Any]]
@@ -146,16 +147,19 @@ class Message:
             Truncated: the body ends early, or a count is beyond what its bytes can hold.
             DecodeError: a nested body is malformed.
         """
-        data = bytes(data)
-        last, message = cls._last
-        if data == last and message is not None:
-            return cast("Self", cls._copy(message))
+        if type(data) is not bytes:
+            data = bytes(data)
+        last, kept = cls._last
+        message: Self
+        if data == last and kept is not None:
+            message = cls._recall(kept)
+            return message
         message = decode_whole(cls._decode, cls, data)
         if data == last:
-            cls._last = data, cls._copy(message)
+            cls._last = data, cls._keep(message)
         elif len(data) <= _MAX_REMEMBERED_BODY:
             cls._last = data, None
-        return cast("Self", message)
+        return message
 
 
 _ENCODE_FAILURES = (struct.error, AttributeError, TypeError, UnicodeEncodeError, ValueError)
@@ -199,8 +203,8 @@ def _check_list(value: object) -> int:
 _MAX_PLACES = 256
 _MAX_REMEMBERED_SIZE = 4096
 
-# A body that comes twice in a row may well come again: then a copy of the message is kept, of which
-# copies are made, in a third of the time.
+# A body that comes twice in a row may well come again: then the values in it are kept, of which
+# messages are made, in a third of the time.
 
 _MAX_REMEMBERED_BODY = 16 * 1024
 
@@ -237,9 +241,13 @@ class Layout:
         """Lines that hand the bytes of ``source`` to ``put``."""
         raise NotImplementedError
 
-    def copier(self, source: str, depth: int) -> str:  # noqa: ARG002
-        """The source of a copy that shares nothing that can be changed."""
+    def keeper(self, source: str, depth: int) -> str:  # noqa: ARG002
+        """The source of what to keep of a value: nothing that can be changed."""
         return source
+
+    def recaller(self, kept: str, depth: int) -> str:  # noqa: ARG002
+        """The source that makes the value again of what was kept."""
+        return kept
 
 
 @dataclass(frozen=True)
@@ -338,9 +346,15 @@ class MessageLayout(Layout):
         """See Layout."""
         yield f"encode_{self.message.__name__}({source}, put)"
 
-    def copier(self, source: str, depth: int) -> str:  # noqa: ARG002
+    def keeper(self, source: str, depth: int) -> str:  # noqa: ARG002
         """See Layout."""
-        return f"copy_{self.message.__name__}({source})"
+        return f"keep_{self.message.__name__}({source})"
+
+    def recaller(self, kept: str, depth: int) -> str:  # noqa: ARG002
+        """See Layout."""
+        if self.message._remembered:
+            return f"class_{self.message.__name__}(*{kept})"
+        return f"recall_{self.message.__name__}({kept})"
 
 
 @dataclass(frozen=True)
@@ -370,10 +384,13 @@ class OptionalLayout(Layout):
         yield '    put(b"\\x01")'
         yield from _indent(self.inner.encoder(source, depth))
 
-    def copier(self, source: str, depth: int) -> str:
+    def keeper(self, source: str, depth: int) -> str:
         """See Layout."""
-        copy = self.inner.copier(source, depth)
-        return source if copy == source else f"(None if {source} is None else {copy})"
+        return _if_there(source, self.inner.keeper(source, depth))
+
+    def recaller(self, kept: str, depth: int) -> str:
+        """See Layout."""
+        return _if_there(kept, self.inner.recaller(kept, depth))
 
 
 class CountedLayout(Layout):
@@ -448,11 +465,17 @@ class ListLayout(CountedLayout):
         yield f"for item{depth} in {source}:"
         yield from _indent(self.item.encoder(f"item{depth}", depth + 1))
 
-    def copier(self, source: str, depth: int) -> str:
+    def keeper(self, source: str, depth: int) -> str:
         """See Layout."""
         item = f"item{depth}"
-        copy = self.item.copier(item, depth + 1)
-        return f"list({source})" if copy == item else f"[{copy} for {item} in {source}]"
+        kept = self.item.keeper(item, depth + 1)
+        return f"tuple({source})" if kept == item else f"tuple([{kept} for {item} in {source}])"
+
+    def recaller(self, kept: str, depth: int) -> str:
+        """See Layout."""
+        item = f"item{depth}"
+        made = self.item.recaller(item, depth + 1)
+        return f"list({kept})" if made == item else f"[{made} for {item} in {kept}]"
 
 
 @dataclass(frozen=True)
@@ -476,9 +499,13 @@ class MapLayout(CountedLayout):
         yield from _indent(self.item.decoder(f"item{depth}", depth + 1))
         yield f"    {target}[key{depth}] = item{depth}"
 
-    def copier(self, source: str, depth: int) -> str:
+    def keeper(self, source: str, depth: int) -> str:
         """See Layout."""
-        return _copied_map(self.item, source, depth)
+        return _kept_map(self.item, source, depth)
+
+    def recaller(self, kept: str, depth: int) -> str:
+        """See Layout."""
+        return _recalled_map(self.item, kept, depth)
 
     def encoder(self, source: str, depth: int) -> Iterator[str]:
         """See Layout."""
@@ -512,9 +539,13 @@ class KeyedLayout(CountedLayout):
         yield from self._items(self.item, depth)
         yield f"    {target}[{self.key_getter}(item{depth})] = item{depth}"
 
-    def copier(self, source: str, depth: int) -> str:
+    def keeper(self, source: str, depth: int) -> str:
         """See Layout."""
-        return _copied_map(self.item, source, depth)
+        return _kept_map(self.item, source, depth)
+
+    def recaller(self, kept: str, depth: int) -> str:
+        """See Layout."""
+        return _recalled_map(self.item, kept, depth)
 
     def encoder(self, source: str, depth: int) -> Iterator[str]:
         """See Layout."""
@@ -525,12 +556,24 @@ class KeyedLayout(CountedLayout):
         yield from _indent(self.item.encoder(f"item{depth}", depth + 1))
 
 
-def _copied_map(layout: Layout, source: str, depth: int) -> str:
+def _if_there(value: str, source: str) -> str:
+    return source if source == value else f"(None if {value} is None else {source})"
+
+
+def _kept_map(layout: Layout, source: str, depth: int) -> str:
     key, item = f"key{depth}", f"item{depth}"
-    copy = layout.copier(item, depth + 1)
-    if copy == item:
-        return f"dict({source})"
-    return f"{{{key}: {copy} for {key}, {item} in {source}.items()}}"
+    kept = layout.keeper(item, depth + 1)
+    if kept == item:
+        return f"tuple({source}.items())"
+    return f"tuple([({key}, {kept}) for {key}, {item} in {source}.items()])"
+
+
+def _recalled_map(layout: Layout, kept: str, depth: int) -> str:
+    key, item = f"key{depth}", f"item{depth}"
+    made = layout.recaller(item, depth + 1)
+    if made == item:
+        return f"dict({kept})"
+    return f"{{{key}: {made} for {key}, {item} in {kept}}}"
 
 
 def _indent(lines: Iterator[str]) -> Iterator[str]:
@@ -689,14 +732,26 @@ def _compile_encoder(name: str, fields: list[tuple[str, Layout]]) -> Encoder:
     return cast("Encoder", compiled)
 
 
-def _compile_copier(cls: type[Message]) -> Callable[[Any], Any]:
+def _compile_keeper(cls: type[Message]) -> Callable[[Any], tuple[Any, ...]]:
     fields = layouts(cls)
-    copies = (part.copier(f"message.{name}", 0) for name, part in fields)
-    nested = _nested(layout for _, layout in fields)
-    namespace: dict[str, object] = {f"copy_{each.__name__}": each._copy for each in nested}
-    line = f"return cls({', '.join(copies)})"
-    compiled = _compile(f"copy_{cls.__name__}", "message", [line], {**namespace, "cls": cls})
-    return cast("Callable[[Any], Any]", compiled)
+    kept = "".join(f"{part.keeper(f'message.{name}', 0)}, " for name, part in fields)
+    nested = _nested(part for _, part in fields)
+    namespace: dict[str, object] = {f"keep_{each.__name__}": each._keep for each in nested}
+    compiled = _compile(f"keep_{cls.__name__}", "message", [f"return ({kept})"], namespace)
+    return cast("Callable[[Any], tuple[Any, ...]]", compiled)
+
+
+def _compile_recaller(cls: type[Message]) -> Callable[[tuple[Any, ...]], Any]:
+    fields = layouts(cls)
+    lines = ["".join(f"f_{name}, " for name, _ in fields) + "= kept"] if fields else []
+    made = (part.recaller(f"f_{name}", 0) for name, part in fields)
+    lines.append(f"return cls({', '.join(made)})")
+    namespace: dict[str, object] = {"cls": cls}
+    for each in _nested(part for _, part in fields):
+        namespace[f"class_{each.__name__}"] = each
+        namespace[f"recall_{each.__name__}"] = each._recall
+    compiled = _compile(f"recall_{cls.__name__}", "kept", lines, namespace)
+    return cast("Callable[[tuple[Any, ...]], Any]", compiled)
 
 
 def compile_decoder(cls: type[Message], form: Form = _OBJECTS) -> Decoder:
@@ -743,7 +798,8 @@ def _is_remembered(cls: type[Message]) -> bool:
 _ON_FIRST_USE: dict[str, Callable[[type[Message]], object]] = {
     "_encode": lambda cls: _compile_encoder(f"encode_{cls.__name__}", layouts(cls)),
     "_decode": compile_decoder,
-    "_copy": _compile_copier,
+    "_keep": _compile_keeper,
+    "_recall": _compile_recaller,
     "_minimum_size": lambda cls: sum(layout.minimum_size for _, layout in layouts(cls)),
     "_remembered": _is_remembered,
 }

@@ -290,19 +290,38 @@ class _Waiter(Protocol):
     def fail(self, error: ZapError) -> None:
         """No answer will come."""
 
+    def expire(self) -> None:
+        """The deadline has passed."""
 
-class _Call:
-    """One answer, for whoever awaits the future."""
 
-    __slots__ = ("deadline", "expected", "future", "request_id")
+class Call:
+    """A call under way: one answer, for whoever awaits the future.
 
-    def __init__(self, expected: int, deadline: float, future: asyncio.Future[bytes]) -> None:
-        self.expected = expected
+    It fails with what :meth:`Connection.call` raises. Who awaits it and is cancelled must say so:
+    see :meth:`Connection.abandon`.
+    """
+
+    __slots__ = ("batch", "deadline", "expected", "future", "method", "request_id", "timeout")
+
+    def __init__(
+        self,
+        method: Method[Message, Message],
+        timeout: float,
+        deadline: float,
+        future: asyncio.Future[bytes],
+        batch: Batch,
+    ) -> None:
+        self.method = method
+        self.timeout = timeout
         self.deadline = deadline
+        self.expected = method.opcode | RESPONSE_FLAG
         self.future = future
+        self.batch = batch
+        """What the request leaves with."""
         self.request_id = 0
 
     def deliver(self, envelope: Envelope) -> bool:
+        """See _Waiter."""
         if not self.future.done():
             if envelope.type & ERROR_FLAG:
                 self.future.set_exception(_server_error(envelope))
@@ -311,8 +330,13 @@ class _Call:
         return True
 
     def fail(self, error: ZapError) -> None:
+        """See _Waiter."""
         if not self.future.done():
             self.future.set_exception(error)
+
+    def expire(self) -> None:
+        """See _Waiter."""
+        self.fail(deadline_exceeded(self.method, self.timeout))
 
 
 class _Answers:
@@ -334,6 +358,9 @@ class _Answers:
 
     def fail(self, error: ZapError) -> None:
         self._put(error)
+
+    def expire(self) -> None:
+        raise AssertionError("a stream has no deadline")
 
     def _put(self, item: bytes | ZapError) -> None:
         self._queue.append(item)
@@ -428,24 +455,18 @@ class Connection(Channel):
         deadline = self._loop.time() + timeout
         if not self._writable.is_set():
             await self._writable_before(deadline, method, timeout)
-        call = self._begin(method, payload, deadline)
+        self._check_usable()
+        call = self._begin(method, payload, timeout, deadline)
         try:
             return await call.future
         except asyncio.CancelledError:
-            self._abandon(call.request_id)
-            if call.future.done() and not call.future.cancelled():
-                call.future.exception()  # it came together with the cancellation, which wins
+            self.abandon(call)
             raise
-        except Expired as error:
-            raise deadline_exceeded(method, timeout) from error
 
     def begin(
         self, method: Method[Message, Message], payload: bytes, timeout: float
-    ) -> tuple[asyncio.Future[bytes], Batch] | None:
-        """As :meth:`exchange`, without a coroutine: the answer comes as a future.
-
-        It must not be cancelled, and a call whose deadline passes fails with Expired. The batch
-        tells when the request has left.
+    ) -> Call | None:
+        """As :meth:`exchange`, without a coroutine.
 
         Args:
             method: the RPC.
@@ -453,15 +474,24 @@ class Connection(Channel):
             timeout: seconds to wait for the answer.
 
         Returns:
-            None where the call can't be sent at once; nothing has happened then.
+            None where the call can't be sent at once; nothing has happened then, and
+            :meth:`exchange` tells why, or waits.
         """
-        if not self.usable or not self._writable.is_set() or self.calls >= self._max_calls:
+        full = len(self._waiting) + self._unsent >= self._max_calls
+        if full or timeout <= 0 or not self.usable or not self._writable.is_set():
             return None
-        call = self._begin(method, payload, self._loop.time() + timeout)
-        return call.future, self._batch
+        return self._begin(method, payload, timeout, self._loop.time() + timeout)
 
-    def _begin(self, method: Method[Message, Message], payload: bytes, deadline: float) -> _Call:
-        call = _Call(method.opcode | RESPONSE_FLAG, deadline, self._loop.create_future())
+    def abandon(self, call: Call) -> None:
+        """Nobody waits for that call any longer."""
+        self._abandon(call.request_id)
+        if call.future.done() and not call.future.cancelled():
+            call.future.exception()  # it came together with the cancellation, which wins
+
+    def _begin(
+        self, method: Method[Message, Message], payload: bytes, timeout: float, deadline: float
+    ) -> Call:
+        call = Call(method, timeout, deadline, self._loop.create_future(), self._batch)
         call.request_id = self._send(method, payload, call)
         if deadline < self._watched_until:
             self._watch(deadline)
@@ -498,7 +528,7 @@ class Connection(Channel):
             if waiter is None:
                 continue
             if waiter.deadline <= now:
-                waiter.fail(Expired())
+                waiter.expire()
                 self._abandon(request_id)
             elif waiter.deadline < earliest:
                 earliest = waiter.deadline
@@ -506,10 +536,6 @@ class Connection(Channel):
             self._watch(earliest)
 
     def _send(self, method: Method[Message, Message], payload: bytes, waiter: _Waiter) -> int:
-        if not self.usable:
-            raise self._lost(sent=False)
-        if len(self._waiting) + self._unsent >= self._max_calls:
-            self._check_room()  # without those given up there may be room
         request_id = self._last_id + 1
         if request_id > _MAX_REQUEST_ID or request_id in self._waiting:
             request_id = self._free_id()
@@ -518,6 +544,11 @@ class Connection(Channel):
         self._waiting[request_id] = waiter
         self.write(message)
         return request_id
+
+    def _check_usable(self) -> None:
+        if not self.usable:
+            raise self._lost(sent=False)
+        self._check_room()
 
     def _check_room(self) -> None:
         if self.calls >= self._max_calls:
@@ -577,6 +608,7 @@ class Connection(Channel):
             try:
                 async with asyncio.timeout(DEFAULT_TIMEOUT):
                     await self.drained()
+                    self._check_usable()
                     request_id = self._send(method, payload, answers)
                     body = await answers.next()
             except TimeoutError as error:
@@ -664,10 +696,6 @@ def deadline_exceeded(method: Method[Message, Message], timeout: float) -> Deadl
     if not method.read_only:
         text += "; it may still take effect: look before you repeat it"
     return DeadlineExceeded(text)
-
-
-class Expired(ZapError):
-    """A call's deadline passed; its caller says so in words."""
 
 
 async def dial(

@@ -23,6 +23,7 @@ OPCODE_MASK = 0x3F
 
 _HEADER = struct.Struct(">IBI")
 _LENGTH = struct.Struct(">I")
+_new = tuple.__new__
 
 _Unit = TypeVar("_Unit")
 
@@ -180,7 +181,8 @@ class MessageReader(_Units[Envelope]):
             end = at + self._size(length)
             if end > size:
                 return at
-            units.append(Envelope(kind, request_id, data[at + _HEADER.size : end]))
+            unit = kind, request_id, data[at + _HEADER.size : end]
+            units.append(_new(Envelope, unit))  # half the time of Envelope(...), and there are many
             at = end
         if size - at >= _LENGTH.size:
             self._size(_LENGTH.unpack_from(data, at)[0])

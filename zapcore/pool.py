@@ -20,8 +20,6 @@ from zapcore.connection import (
     MAX_CALLS,
     Batch,
     Connection,
-    Expired,
-    deadline_exceeded,
     dial,
     parse_address,
 )
@@ -353,8 +351,15 @@ class ConnectionPool:
             if connection is None:
                 connection = await self._acquire(self._patience(deadline))
                 timeout = deadline - self._now()
+            call = connection.begin(method, payload, timeout)
             try:
-                return await connection.exchange(method, payload, timeout=timeout)
+                if call is None:
+                    return await connection.exchange(method, payload, timeout=timeout)
+                return await call.future
+            except asyncio.CancelledError:
+                if call is not None:
+                    connection.abandon(call)
+                raise
             except ConnectionLost as error:
                 lost = error
             return await self._repeat(method, payload, deadline, lost)
@@ -399,32 +404,28 @@ class ConnectionPool:
         if connection is None or self._calls >= self.limits.max_calls:
             return None
         deadline = self._now() + timeout
-        begun = connection.begin(method, payload, timeout)
-        if begun is None:
+        call = connection.begin(method, payload, timeout)
+        if call is None:
             return None
 
         def take(answer: asyncio.Future[bytes]) -> None:
             self._calls -= 1
             failure = answer.exception()
-            resume = partial(self._resume, method, payload, deadline, timeout, failure)
+            resume = partial(self._resume, method, payload, deadline, failure)
             ended(answer.result() if failure is None else None, resume)
 
         self._calls += 1
-        answer, batch = begun
-        answer.add_done_callback(take)
-        return batch
+        call.future.add_done_callback(take)
+        return call.batch
 
     async def _resume(
         self,
         method: Method[Message, Message],
         payload: bytes,
         deadline: float,
-        timeout: float,
         failure: BaseException | None,
     ) -> bytes:
         """What becomes of a call that was begun and failed: a repeat's answer, or its error."""
-        if isinstance(failure, Expired):
-            raise deadline_exceeded(method, timeout) from failure
         if not isinstance(failure, ConnectionLost):
             raise failure or AssertionError("there is nothing to resume")
         self._calls += 1

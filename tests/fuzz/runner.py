@@ -69,7 +69,13 @@ def load(*, instrumented: bool) -> dict[str, Target]:
     from tests.fuzz.wire import MESSAGE_CLASSES
 
     for cls in MESSAGE_CLASSES:  # these are compiled at run time, and imported from nowhere
-        for compiled in (cls._decode, cls._encode, cls._copy, schema._DOCUMENTS.decoder_of(cls)):
+        for compiled in (
+            cls._decode,
+            cls._encode,
+            cls._keep,
+            cls._recall,
+            schema._DOCUMENTS.decoder_of(cls),
+        ):
             atheris.instrument_func(compiled)
     return TARGETS
 

@@ -13,7 +13,6 @@ Bytes after the last known field are ignored: a newer peer may have added fields
 
 from __future__ import annotations
 
-import codecs
 import dataclasses
 import operator
 import struct
@@ -85,20 +84,24 @@ octets: TypeAlias = bytes
 _STRUCT_CODES = {8: "b", 16: "h", 32: "i", 64: "q"}
 
 
-def _replace_one_byte(error: UnicodeError) -> tuple[str, int]:
-    """Replace as Go's JSON encoder does: one U+FFFD for each byte that fits no sequence."""
-    if not isinstance(error, UnicodeDecodeError):
-        raise error
-    return "\ufffd", error.start + 1
+_REPLACEMENTS = dict.fromkeys(range(0xDC80, 0xDD00), "\ufffd")
+"""For what "surrogateescape" makes of bytes that fit no sequence: one character each."""
 
-
-_REPLACE = "zapcore.replace"
-codecs.register_error(_REPLACE, _replace_one_byte)
+_PIECE = 64 * 1024
 
 
 def decode_text(data: bytes) -> str:
-    """UTF-8 to text; each byte of an invalid sequence becomes U+FFFD (protocol.md section 3)."""
-    return data.decode("utf-8", _REPLACE)
+    """UTF-8 to text; each byte that fits no sequence becomes U+FFFD (protocol.md section 3).
+
+    That is as Go's JSON encoder does, where Python would make one U+FFFD of several bytes.
+    """
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        text = data.decode(errors="surrogateescape")
+    # In pieces, as a thread that decodes a large body lets others run only in between.
+    pieces = range(0, len(text), _PIECE)
+    return "".join(text[at : at + _PIECE].translate(_REPLACEMENTS) for at in pieces)
 
 
 def wire(default: T, doc: str, example: T | None = None, *, required: bool = False) -> T:
@@ -296,7 +299,7 @@ class BytesLayout(Layout):
     """A u32 length, then the bytes."""
 
     minimum_size = 4
-    raw = "bytes(memoryview({}))"
+    raw = "{0} if type({0}) is bytes else bytes(memoryview({0}))"
 
     def decoder(self, target: str, depth: int) -> Iterator[str]:  # noqa: ARG002
         """See Layout."""

@@ -54,8 +54,11 @@ MAX_CALLS = 1024
 MAX_ABANDONED = 1024
 """Calls given up whose answers are still owed. A server that owes more is taken for dead."""
 
-_MOST_AT_ONCE = 4 * MAX_PLAINTEXT_SIZE
+_MOST_AT_ONCE = MAX_PLAINTEXT_SIZE
 """Bytes that are sealed in one turn of the event loop."""
+
+_LARGEST_BROKEN_TEXT = 256 * 1024
+"""Bytes that are looked at of an error text that is none: to mend one takes long."""
 
 _MAX_REQUEST_ID = 0xFFFFFFFF
 _STREAM_QUEUE = 16
@@ -105,6 +108,10 @@ class Channel(asyncio.Protocol, ABC):
         self._handshake = LengthPrefixed(handshake_size, handshake_size, 0, "handshake message")
         self._messages = MessageReader()
         self._outgoing: list[bytes] = []
+        self._rest: deque[memoryview] = deque()
+        """What is too much for one turn of the event loop, and waits for the peer to take more."""
+        self._in_pieces = False
+        self._paused = False
         self._batch = Batch()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -167,14 +174,48 @@ class Channel(asyncio.Protocol, ABC):
         self._batch.gone = True
         self._batch = Batch()
         outgoing, self._outgoing = self._outgoing, []
-        if not (outgoing and self._session and self._transport and self.usable):
+        if not (outgoing and self._session and self.usable):
             return
-        plaintext = b"".join(outgoing)
-        if len(plaintext) > _MOST_AT_ONCE:
-            plaintext, rest = plaintext[:_MOST_AT_ONCE], plaintext[_MOST_AT_ONCE:]
-            self._outgoing = [rest]
-            self._loop.call_soon(self.flush)
-        self.write_bytes(self._session.send(plaintext))
+        if sum(map(len, outgoing)) <= _MOST_AT_ONCE and not self._in_pieces:
+            self.write_bytes(self._session.send(b"".join(outgoing)))
+            return
+        self._rest.extend(map(memoryview, outgoing))
+        if not self._in_pieces:
+            self._in_pieces = True
+            self._writable.clear()
+            self._send_piece()
+
+    def _send_piece(self) -> None:
+        """Send one; the next goes when the peer takes more, and others have had their turn."""
+        assert self._session is not None  # noqa: S101 - there is one by then
+        piece: list[memoryview] = []
+        room = _MOST_AT_ONCE
+        while self._rest and room:
+            message = self._rest.popleft()
+            if len(message) > room:
+                self._rest.appendleft(message[room:])
+                message = message[:room]
+            piece.append(message)
+            room -= len(message)
+        self.write_bytes(self._session.send(b"".join(piece)))
+        if not self._paused:
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Send what is left, and then let others write."""
+        if self._paused:
+            return
+        if self._rest and self.usable:
+            self._send_piece()
+        else:
+            self._in_pieces = False
+            self.writable_again()
+
+    def _send_all(self) -> None:
+        """Send what is written, at once."""
+        self.flush()
+        while self._rest and self.usable:
+            self._send_piece()
 
     def write_bytes(self, data: bytes) -> None:
         """Send what is encrypted already, or part of the handshake."""
@@ -196,8 +237,7 @@ class Channel(asyncio.Protocol, ABC):
 
     def close(self) -> None:
         """Close the connection once what is written has left; a second is given for that."""
-        while self._outgoing and self.usable:
-            self.flush()
+        self._send_all()
         self.usable = False
         if self._transport:
             self._transport.close()
@@ -247,6 +287,7 @@ class Channel(asyncio.Protocol, ABC):
         The event loop closes the transport once what is written has left; a peer that does not
         read it must not hold the connection for ever.
         """
+        self._send_all()
         self.usable = False
         self._writable.set()
         self._abort_soon()
@@ -259,10 +300,19 @@ class Channel(asyncio.Protocol, ABC):
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
+        self._paused = True
         self._writable.clear()
 
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
+        self._paused = False
+        if self._in_pieces:
+            self._go_on()
+        else:
+            self.writable_again()
+
+    def writable_again(self) -> None:
+        """The peer has taken enough of what was written."""
         self._writable.set()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -272,6 +322,7 @@ class Channel(asyncio.Protocol, ABC):
         self.usable = False
         if self._closing is not None:
             self._closing.cancel()
+        self._rest.clear()
         self._writable.set()
         if not self.closed.done():
             self.closed.set_result(None)
@@ -381,7 +432,11 @@ class _Answers:
 
 
 def _server_error(envelope: Envelope) -> RemoteError:
-    return remote_error(decode_text(envelope.body[:MAX_ERROR_SIZE]))
+    body = envelope.body[:MAX_ERROR_SIZE]
+    try:
+        return remote_error(body.decode())
+    except UnicodeDecodeError:
+        return remote_error(decode_text(body[:_LARGEST_BROKEN_TEXT]))
 
 
 class Connection(Channel):

@@ -547,6 +547,10 @@ class ServerChannel(Channel):
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()
+
+    def writable_again(self) -> None:
+        """See Channel: what was asked meanwhile can be answered."""
+        super().writable_again()
         self._run_waiting()
 
     def connection_lost(self, error: Exception | None) -> None:

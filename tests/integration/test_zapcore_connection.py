@@ -1034,12 +1034,21 @@ async def test_what_was_written_before_closing_leaves_whole() -> None:
         await eventually(lambda: heard == [MAX_BODY_SIZE])
 
 
-async def test_of_an_error_text_without_end_the_beginning_is_told() -> None:
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (bytes(5_000_000), "\0" * MAX_ERROR_SIZE),
+        (b"\xff" * 5_000_000, "\ufffd" * 2**18),
+        (b"\xff" + bytes(5_000_000), "\ufffd" + "\0" * (2**18 - 1)),
+    ],
+    ids=["a text", "no text", "nearly a text"],
+)
+async def test_of_an_error_text_without_end_the_beginning_is_told(text: bytes, told: str) -> None:
     async def fail(peer: Peer) -> None:
         request = await peer.message()
-        await peer.send(Envelope(0xC0 | request.type, request.request_id, b"\xff" * 5_000_000))
+        await peer.send(Envelope(0xC0 | request.type, request.request_id, text))
 
     async with ScriptedServer(fail) as server, dialled(server) as connection:
         with pytest.raises(RemoteError) as caught:
             await soon(connection.call(Rpcs.status))
-        assert str(caught.value) == "\ufffd" * MAX_ERROR_SIZE
+        assert str(caught.value) == told

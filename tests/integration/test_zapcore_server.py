@@ -588,7 +588,9 @@ async def deafen(peer: Peer, server: NetrunnerServer) -> ServerChannel:
 def kept(channel: ServerChannel) -> int:
     """Bytes of answers that wait for the client."""
     assert channel._transport is not None
-    return channel._transport.get_write_buffer_size() + sum(map(len, channel._outgoing))
+    return channel._transport.get_write_buffer_size() + sum(
+        map(len, (*channel._outgoing, *channel._rest))
+    )
 
 
 async def test_answers_to_a_client_that_never_reads_are_bounded() -> None:

@@ -6,6 +6,8 @@ import dataclasses
 from typing import Annotated
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.unit.strategies import MESSAGE_CLASSES
 from zapcore import codec, messages
@@ -229,10 +231,12 @@ class TestText:
         with pytest.raises(EncodeError, match=r"^Text\.value: .*surrogates not allowed"):
             Text(text).encode()
 
-    def test_the_replacement_rule_is_only_for_reading(self):
-        """Registered under a name that anybody can use, it must not hide failures to encode."""
-        with pytest.raises(UnicodeEncodeError):
-            "\ud800".encode("utf-8", "zapcore.replace")
+    @given(st.binary(max_size=40), st.integers(0, 3))
+    def test_a_long_text_is_mended_as_a_short_one_is(self, data: bytes, repeats: int):
+        """In pieces, whose ends are not those of sequences."""
+        piece = decode_text(data + b"\xff")
+        many = 10 ** (repeats + 1)
+        assert decode_text((data + b"\xff") * many) == piece * many
 
 
 class TestTruncation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 from collections.abc import Iterator
@@ -63,6 +64,7 @@ class Metrics(PoolObserver):
         if not self._shared:
             ProcessCollector(registry=self.registry)
         self._seen_received = self._seen_sent = 0
+        self._rendering = asyncio.Lock()
 
     def _define_http(self) -> None:
         self._requests = self._counter(
@@ -240,9 +242,13 @@ class Metrics(PoolObserver):
         yield from self._call_tallies.values()
         yield from self._call_duration_tallies.values()
 
-    def render(self) -> bytes:
-        """All of it in Prometheus' text format."""
-        self._tell()
+    async def render(self) -> bytes:
+        """All of it in Prometheus' text format: made in a thread, as there may be much of it."""
+        async with self._rendering:
+            self._tell()
+            return await asyncio.to_thread(self._generate)
+
+    def _generate(self) -> bytes:
         if not self._shared:
             return generate_latest(self.registry)
         registry = CollectorRegistry()

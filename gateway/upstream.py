@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from zapcore.pool import ConnectionPool, Resume
 logger = logging.getLogger(__name__)
 
 _LARGEST_KEPT = 64 * 1024
+_LARGE = 128 * 1024
+"""Bytes of an answer whose JSON would hold up the event loop: a thread makes it."""
 
 _T = TypeVar("_T")
 
@@ -76,6 +79,7 @@ class Upstream:
         self._tracing = tracing
         self._last: dict[str, tuple[bytes, bytes]] = {}
         self._shared: dict[str, _Shared] = {}
+        self._deliveries: set[asyncio.Task[None]] = set()
 
     async def call(
         self,
@@ -167,10 +171,34 @@ class Upstream:
             del self._shared[method.name]
         answer: bytes | None = None
         if body is not None:
+            if len(body) > _LARGE:
+                task = asyncio.create_task(self._deliver_large(method, readers, body))
+                self._deliveries.add(task)
+                task.add_done_callback(self._deliveries.discard)
+                return
             try:
                 answer = self.render(method, body)
             except Exception:  # noqa: BLE001 - it comes again for each reader, who tells it
                 resume = partial(_at_hand, body)
+        self._hand_over(method, readers, answer, resume)
+
+    async def _deliver_large(
+        self, method: Method[Message, Message], readers: list[_Reader], body: bytes
+    ) -> None:
+        answer: bytes | None = None
+        try:
+            answer = await asyncio.to_thread(self.render, method, body)
+        except Exception:  # noqa: BLE001 - it comes again for each reader, who tells it
+            answer = None
+        self._hand_over(method, readers, answer, partial(_at_hand, body))
+
+    def _hand_over(
+        self,
+        method: Method[Message, Message],
+        readers: list[_Reader],
+        answer: bytes | None,
+        resume: Resume,
+    ) -> None:
         for context, started, ended in readers:
             try:
                 if answer is None:
@@ -213,7 +241,9 @@ class Upstream:
         """Wait for an answer, make of it what is wanted, and tell how that went."""
         outcome = "cancelled"
         try:
-            made = read(method, await answer)
+            body = await answer
+            large = len(body) > _LARGE
+            made = await asyncio.to_thread(read, method, body) if large else read(method, body)
             outcome = "ok"
         except ZapError as error:
             outcome = kind_of(error).code

@@ -7,7 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import TypeAlias
 
 from zapcore.codec import Message
-from zapcore.connection import DEFAULT_TIMEOUT, HANDSHAKE_TIMEOUT, Connection, dial
+from zapcore.connection import DEFAULT_TIMEOUT, HANDSHAKE_TIMEOUT, Connection, decoded, dial
 from zapcore.methods import Caller, Method, Request, Response, Rpcs
 from zapcore.zwing.handshake import Expected
 from zapcore.zwing.identity import Identity
@@ -83,7 +83,7 @@ async def stream_apart(
     payload = method.encode_request(request)
     async with aclosing(bodies_apart(dial_another, method, payload)) as bodies:
         async for body in bodies:
-            yield method.response.decode(body)
+            yield await decoded(method, body)
 
 
 async def bodies_apart(

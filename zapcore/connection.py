@@ -54,6 +54,9 @@ MAX_CALLS = 1024
 MAX_ABANDONED = 1024
 """Calls given up whose answers are still owed. A server that owes more is taken for dead."""
 
+LARGE_BODY = 64 * 1024
+"""Bytes of a body that a thread decodes: millions of empty texts fit in, and others wait."""
+
 _MOST_AT_ONCE = MAX_PLAINTEXT_SIZE
 """Bytes that are sealed in one turn of the event loop."""
 
@@ -496,8 +499,10 @@ class Connection(Channel):
             Overloaded: too many calls are under way.
             CodecError: the request can't be encoded, or the answer can't be decoded.
         """
-        payload = method.encode_request(request)
-        return method.response.decode(await self.exchange(method, payload, timeout=timeout))
+        body = await self.exchange(method, method.encode_request(request), timeout=timeout)
+        return (
+            method.response.decode(body) if len(body) <= LARGE_BODY else await decoded(method, body)
+        )
 
     async def exchange(
         self, method: Method[Message, Message], payload: bytes, *, timeout: float | None = None
@@ -645,7 +650,7 @@ class Connection(Channel):
         payload = method.encode_request(request)
         async with aclosing(self.bodies(method, payload)) as bodies:
             async for body in bodies:
-                yield method.response.decode(body)
+                yield await decoded(method, body)
 
     async def bodies(
         self, method: Method[Message, Message], payload: bytes
@@ -743,6 +748,13 @@ class Connection(Channel):
         lost = ConnectionLost(str(reason), sent=sent)
         lost.__cause__ = self.failure
         return lost
+
+
+async def decoded(method: Method[Request, Response], body: bytes) -> Response:
+    """An answer's message, made in a thread where that takes long; see Message.decode."""
+    if len(body) > LARGE_BODY:
+        return await asyncio.to_thread(method.response.decode, body)
+    return method.response.decode(body)
 
 
 def deadline_exceeded(method: Method[Message, Message], timeout: float) -> DeadlineExceeded:

@@ -17,9 +17,11 @@ from zapcore.codec import Message
 from zapcore.connection import (
     DEFAULT_TIMEOUT,
     HANDSHAKE_TIMEOUT,
+    LARGE_BODY,
     MAX_CALLS,
     Batch,
     Connection,
+    decoded,
     dial,
     parse_address,
 )
@@ -319,8 +321,10 @@ class ConnectionPool:
         timeout: float | None = None,
     ) -> Response:
         """Call once and decode the answer; see :meth:`exchange`."""
-        payload = method.encode_request(request)
-        return method.response.decode(await self.exchange(method, payload, timeout=timeout))
+        body = await self.exchange(method, method.encode_request(request), timeout=timeout)
+        return (
+            method.response.decode(body) if len(body) <= LARGE_BODY else await decoded(method, body)
+        )
 
     async def exchange(
         self, method: Method[Message, Message], payload: bytes, *, timeout: float | None = None

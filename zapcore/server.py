@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias, cast
 
 from zapcore.codec import Message
-from zapcore.connection import Channel
+from zapcore.connection import LARGE_BODY, Channel
 from zapcore.errors import (
     CodecError,
     ConnectionLost,
@@ -36,9 +36,6 @@ StreamHandler: TypeAlias = Callable[[Message], AsyncIterator[Message]]
 
 _HANDSHAKE_THREADS = 2
 _SWEEP_INTERVAL = 1.0
-
-_LARGE = 64 * 1024
-"""Bytes of a request that may take too long to decode for the event loop to do it."""
 
 SLOWEST = 32 * 1024
 """Bytes per second that a client must at least send of a message that it has begun, on average."""
@@ -449,7 +446,7 @@ class ServerChannel(Channel):
             elif method.streaming:
                 await self._stream(envelope, method, handler(method.request.decode(body)))
             else:
-                large = len(body) > _LARGE
+                large = len(body) > LARGE_BODY
                 request = (
                     await self._decoded(method, body) if large else method.request.decode(body)
                 )

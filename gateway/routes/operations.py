@@ -66,7 +66,8 @@ def _not_ready(request: Request, kind: Kind, reason: str) -> Response:
 async def _metrics(request: Request) -> Response:
     services = services_of(request)
     services.sample()
-    return Response(services.upstream.metrics.render(), media_type=metrics.MEDIA_TYPE)
+    text = await services.upstream.metrics.render()
+    return Response(text, media_type=metrics.MEDIA_TYPE)
 
 
 def add_operation_routes(api: FastAPI) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway import schema
 from gateway.routes.table import PLACES
 from tests.integration.gateway_helpers import (
     Backend,
@@ -134,16 +136,29 @@ async def test_the_short_way_is_really_taken():
         assert passed_on == ["/v1/status"]
 
 
-@pytest.mark.parametrize("nodes", [5, 300], ids=["small", "too large to be kept"])
-async def test_answers_are_the_same(nodes: int):
+NODES = {"small": 5, "too large to be kept": 300, "made in threads": 1000}
+
+
+@pytest.mark.parametrize("size", NODES)
+async def test_answers_are_the_same(size: str, monkeypatch: pytest.MonkeyPatch):
+    makers = set()
+    make = schema.json_of
+
+    def noting(*arguments: Any) -> bytes:
+        makers.add((arguments[0], threading.current_thread() is threading.main_thread()))
+        return make(*arguments)
+
+    monkeypatch.setattr(schema, "json_of", noting)
     async with (
-        serving(SimulatedNetrunner(nodes, health_delay=0)) as server,
+        serving(SimulatedNetrunner(NODES[size], health_delay=0)) as server,
         running_gateway(server) as running,
         asking(running, *PATHS) as asked,
     ):
         for path in PATHS:
             for _ in range(2):  # what is kept of the first must not make a difference
                 assert (await asked.same(path)).status_code == 200
+    assert (m.StatusResponse, size != "made in threads") in makers
+    assert (m.StatusResponse, size == "made in threads") not in makers
 
 
 async def test_encoded_paths_are_the_same():
@@ -179,14 +194,15 @@ async def test_the_servers_errors_are_the_same(text: str, status: int):
             assert (await asked.same(path)).status_code == 200
 
 
-async def test_answers_that_can_not_be_decoded_are_the_same():
+@pytest.mark.parametrize("bad", [b"\x01", b"\xff" * 300_000], ids=["small", "large"])
+async def test_answers_that_can_not_be_decoded_are_the_same(bad: bytes):
     rows = {row.encode_request(): row for row in (METHODS[name] for name in READS)}
     broken = False
 
     async def script(peer: Peer) -> None:
         while True:
             request = await peer.message()
-            await peer.answer(request, b"\x01" if broken else rows[request.body].response())
+            await peer.answer(request, bad if broken else rows[request.body].response())
 
     async with (
         ScriptedServer(script) as server,
@@ -194,7 +210,7 @@ async def test_answers_that_can_not_be_decoded_are_the_same():
         asking(running, *PATHS) as asked,
     ):
         broken = True
-        for path in PATHS:
+        for path in PATHS if bad == b"\x01" else PATHS[2:]:  # a number is one, whatever follows
             assert (await asked.same(path)).status_code == 502
 
 

@@ -366,7 +366,7 @@ async def test_what_was_not_let_in_is_counted_too():
         for _ in range(3):
             assert (await running.client.get("/v1/status")).status_code == 401
         # There is no route: who is not let in is not told which there are.
-        counted = running.gateway.metrics.render().decode()
+        counted = (await running.gateway.metrics.render()).decode()
         found = Numbers(counted)
         assert found.value("http_requests_total", method="GET", route="other", status=401) == 3
         assert found.total("zap_calls_total") == 0

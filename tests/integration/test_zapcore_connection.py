@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import struct
+import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ from tests.integration.zap_helpers import (
     told,
     turns,
 )
-from zapcore import KnownServers, connect, messages
+from zapcore import ConnectionPool, KnownServers, connect, messages
 from zapcore import connection as connection_module
 from zapcore.connection import Connection, dial, parse_address
 from zapcore.errors import (
@@ -159,6 +161,34 @@ async def test_an_answer_that_does_not_decode_is_that_calls_error_alone() -> Non
         with pytest.raises(Truncated):
             await soon(connection.call(Rpcs.ping))
         assert (await soon(connection.call(Rpcs.ping))).pid == 1
+
+
+@pytest.mark.parametrize("size", [1, 30_000], ids=["small", "large"])
+async def test_a_large_answer_is_decoded_where_nobody_waits(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts of nothing take long: millions fit into an answer."""
+    threads: list[bool] = []
+    decode = messages.URIsResponse.decode.__func__
+
+    def noting(cls: type[messages.URIsResponse], data: bytes) -> messages.URIsResponse:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return decode(cls, data)
+
+    monkeypatch.setattr(messages.URIsResponse, "decode", classmethod(noting))
+    expected = messages.URIsResponse([""] * size)
+
+    async def answer(peer: Peer) -> None:
+        while True:
+            await peer.answer(await peer.message(), expected)
+
+    async with ScriptedServer(answer) as server, dialled(server) as connection:
+        assert await soon(connection.call(Rpcs.uris)) == expected
+        async with ConnectionPool(server.address, identity_of("client"), size=1) as pool:
+            assert await soon(pool.call(Rpcs.uris)) == expected
+        async with aclosing(connection.stream(Rpcs.uris)) as stream:
+            assert await soon(anext(stream)) == expected
+    assert threads == [size == 1] * 3
 
 
 async def test_an_error_answer_is_a_typed_error() -> None:

@@ -15,9 +15,6 @@ _LOOKS = 50
 _COUNTED = "gateway.tallies"
 """One for each kind of outcome: the second half of a test may see one that the first did not."""
 
-_MESSAGES, _REMEMBERED = "zapcore.messages.", 8
-"""The codec keeps the last message of each kind, with those that are parts of it."""
-
 _PASSING = (asyncio.Handle, asyncio.TimerHandle)
 """Those that are cancelled stay for a while, and others come and go. What they hold is seen."""
 
@@ -39,11 +36,7 @@ class Holdings:
         more = {"tasks": self.tasks - other.tasks}
         more |= self.files - other.files
         more |= self.objects - other.objects
-        return {name: count for name, count in more.items() if count > _few(name)}
-
-
-def _few(name: str) -> int:
-    return _REMEMBERED if name.startswith(_MESSAGES) else 0
+        return {name: count for name, count in more.items() if count > 0}
 
 
 def files_of(pid: int | str = "self") -> Counter[str]:

@@ -23,14 +23,15 @@ def _few(value: object) -> object:
     return value
 
 
-FEW_IN_A_MAP = (BeforeValidator(_few), Field(max_length=MOST_IN_A_MAP))
+_LOOK_FIRST = BeforeValidator(_few)
+FEW_IN_A_MAP = (Field(max_length=MOST_IN_A_MAP), _LOOK_FIRST)
 """For a map's type: its length is looked at first, and told in the documents."""
 
 _LIMITS: dict[str, Any] = {"max_length": NAME_LIMIT, "pattern": NAME_PATTERN}
 _NAME = Annotated[str, Strict(), Field(**_LIMITS)]
 _TEXT_BY_NAME = Annotated[
     dict[Annotated[str, Strict(), Field(min_length=1, **_LIMITS)], Annotated[str, Strict()]],
-    FEW_IN_A_MAP[0],
+    _LOOK_FIRST,
     WithJsonSchema(
         {
             "type": "object",

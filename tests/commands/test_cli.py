@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gc
 import json
+import logging
 import os
 import re
 import stat
@@ -41,12 +42,16 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.delenv(name)
 
     def run(*arguments: object) -> tuple[int, str, str]:
+        loggers = [logging.getLogger(name) for name in (None, "asyncio", "uvicorn")]
+        levels = [logger.level for logger in loggers]
         try:
             status = main([str(argument) for argument in arguments])
         except SystemExit as ended:
             status = int(ended.code or 0)
         finally:
             gc.unfreeze()  # a command owns its process, and this one goes on
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
         out, err = capsys.readouterr()
         return status, out, err
 

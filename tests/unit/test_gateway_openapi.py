@@ -55,6 +55,24 @@ def test_it_is_valid_openapi():
     assert [error.message for error in OpenAPIV31SpecValidator(DOCUMENT).iter_errors()] == []
 
 
+OTHERS_WORDS = {
+    "object": {"maxLength", "minLength", "pattern", "maxItems", "maximum"},
+    "string": {"maxProperties", "minProperties", "maxItems", "maximum"},
+    "array": {"maxProperties", "minProperties", "maxLength", "minLength", "maximum"},
+    "integer": {"maxProperties", "maxItems", "maxLength", "minLength"},
+}
+"""Of JSON Schema: beside another type they say nothing, and nobody complains."""
+
+
+def test_what_limits_a_type_is_of_that_type():
+    seen = set()
+    for at, value in walk(DOCUMENT):
+        if isinstance(kind := value.get("type"), str):
+            assert not value.keys() & OTHERS_WORDS.get(kind, set()), at
+            seen |= value.keys()
+    assert {"maxProperties", "maxLength", "maxItems", "maximum"} <= seen
+
+
 def test_every_reference_resolves():
     references = [value["$ref"] for _, value in walk(DOCUMENT) if "$ref" in value]
     assert references

@@ -185,7 +185,7 @@ class Upstream:
     async def _deliver_large(
         self, method: Method[Message, Message], readers: list[_Reader], body: bytes
     ) -> None:
-        answer: bytes | None = None
+        answer: bytes | None
         try:
             answer = await asyncio.to_thread(self.render, method, body)
         except Exception:  # noqa: BLE001 - it comes again for each reader, who tells it

@@ -124,6 +124,7 @@ class Channel(asyncio.Protocol, ABC):
         self.usable = False
         """Whether messages can be written."""
         self.last_received = self._loop.time()
+        self._last_taken = self.last_received
         self._established_at = math.inf
         self._made_at = math.nan
         self.handshake_seconds = math.nan
@@ -152,6 +153,11 @@ class Channel(asyncio.Protocol, ABC):
     def remote(self) -> PublicIdentity | None:
         """Who is at the other end, once that is proven."""
         return self._session.remote if self._session else None
+
+    @property
+    def last_active(self) -> float:
+        """When the peer last sent something, or took what waited for it; by the loop's clock."""
+        return max(self.last_received, self._last_taken)
 
     @property
     def proven(self) -> bool:
@@ -308,6 +314,7 @@ class Channel(asyncio.Protocol, ABC):
 
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
+        self._last_taken = self._loop.time()
         self._paused = False
         if self._in_pieces:
             self._go_on()

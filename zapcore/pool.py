@@ -67,9 +67,9 @@ class PoolLimits:
     backoff_last: float = 0.5
     """Between attempts to connect: doubled from first to last, each with jitter."""
     keepalive: float = 10.0
-    """After this long without a byte from the server it is asked for a Ping."""
+    """After this long without a sign of the server it is asked for a Ping."""
     keepalive_timeout: float = 5.0
-    """How long that Ping may take before the connection is dropped."""
+    """How long that Ping, or another sign, may take before the connection is dropped."""
 
 
 class PoolObserver:
@@ -151,17 +151,20 @@ class _Slot:
         """As long as the connection takes calls, ask after the server whenever it is quiet."""
         loop = asyncio.get_running_loop()
         while not connection.spent.done():
-            quiet_at = connection.last_received + self._limits.keepalive
+            quiet_at = connection.last_active + self._limits.keepalive
             await asyncio.wait((connection.spent,), timeout=max(quiet_at - loop.time(), 0.01))
-            quiet = loop.time() - connection.last_received >= self._limits.keepalive
+            quiet = loop.time() - connection.last_active >= self._limits.keepalive
             if quiet and not connection.spent.done():
                 await self._check(connection)
 
     async def _check(self, connection: Connection) -> None:
         limit = self._limits.keepalive_timeout
+        before = connection.last_active
         try:
             await connection.exchange(Rpcs.ping, _PING_PAYLOAD, timeout=limit)
         except DeadlineExceeded:
+            if connection.last_active > before:
+                return  # behind a large request, a Ping may not even leave
             connection.abort(ConnectionLost(f"the server did not answer a Ping within {limit:g} s"))
         except TransportError as error:
             connection.abort(ConnectionLost(f"the keep-alive Ping failed: {error}"))

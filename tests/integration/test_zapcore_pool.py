@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -443,6 +445,37 @@ async def test_a_silent_server_is_noticed_even_when_no_further_call_is_allowed()
         call = asyncio.create_task(pool.call(Rpcs.stop, timeout=3))
         with pytest.raises(OutcomeUnknown):
             await soon(call)
+
+
+async def test_a_server_that_takes_a_large_request_slowly_is_not_taken_for_dead() -> None:
+    """A Ping can't leave before it, and so can't be answered."""
+
+    def small_buffers(transport: asyncio.BaseTransport | None) -> None:
+        assert transport is not None
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, option, 64 * 1024)
+
+    async def slowly(peer: Peer) -> None:
+        small_buffers(peer.writer.transport)
+        record = peer.record
+
+        async def late_record() -> bytes:
+            await asyncio.sleep(0.15)
+            return await record()
+
+        peer.record = late_record  # type: ignore[method-assign]
+        while True:
+            request = await peer.message()
+            await peer.answer(request, b"\0\0\0\1")
+
+    limits = PoolLimits(keepalive=0.05, keepalive_timeout=0.8)
+    async with ScriptedServer(slowly) as server, pooled(server, limits=limits) as pool:
+        await pool.wait_connected(10)
+        small_buffers(pool.connections[0]._transport)
+        began = time.monotonic()
+        await pool.exchange(Rpcs.ping, bytes(MAX_BODY_SIZE), timeout=60)
+        assert time.monotonic() - began > 2 * limits.keepalive_timeout
+        assert len(server.peers) == 1
 
 
 async def test_a_busy_connection_is_not_asked_for_a_ping() -> None:

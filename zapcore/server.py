@@ -301,8 +301,20 @@ def _text(error: BaseException) -> str:
 
 
 def _forget_frames(error: BaseException) -> None:
-    """A backend may raise one error again and again, which would keep all frames that it passed."""
-    error.__traceback__ = None
+    """A backend may raise one error again and again, which would keep all frames that it passed.
+
+    So would those behind it: an error that became another one on its way, or one of a group.
+    """
+    found, seen = [error], set[int]()
+    while found:
+        each = found.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        each.__traceback__ = None
+        found += [behind for behind in (each.__cause__, each.__context__) if behind is not None]
+        if isinstance(each, BaseExceptionGroup):
+            found += each.exceptions
 
 
 def _allow(clients: frozenset[PublicIdentity]) -> Trust:

@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any
 
@@ -30,6 +31,10 @@ _LAST_READS = 0.1
 """Seconds for requests that have arrived to be read, once nobody can connect any more."""
 
 _FILES_BESIDE_CONNECTIONS = 64
+
+_THREADS = 2
+"""More would make nothing faster, as they share the interpreter, and each keeps memory of its own.
+With one alone, what is large would wait behind a name that is looked up."""
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
@@ -213,10 +218,11 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, once the application is up."""
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(_THREADS, "apart"))
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             raise SystemExit(1)
-        loop = asyncio.get_running_loop()
         timeout = None if self._certificate is None else HANDSHAKE_TIMEOUT
         self.servers = [
             await loop.create_server(

@@ -16,7 +16,7 @@ from gateway.errors import kind_of
 from gateway.metrics import Metrics
 from gateway.tracing import Tracing
 from zapcore.codec import Message
-from zapcore.connection import Batch
+from zapcore.connection import Batch, takes_long
 from zapcore.errors import ZapError
 from zapcore.methods import Method
 from zapcore.pool import ConnectionPool, Resume
@@ -24,8 +24,6 @@ from zapcore.pool import ConnectionPool, Resume
 logger = logging.getLogger(__name__)
 
 _LARGEST_KEPT = 64 * 1024
-_LARGE = 128 * 1024
-"""Bytes of an answer whose JSON would hold up the event loop: a thread makes it."""
 
 _T = TypeVar("_T")
 
@@ -171,7 +169,7 @@ class Upstream:
             del self._shared[method.name]
         answer: bytes | None = None
         if body is not None:
-            if len(body) > _LARGE:
+            if takes_long(body):
                 task = asyncio.create_task(self._deliver_large(method, readers, body))
                 self._deliveries.add(task)
                 task.add_done_callback(self._deliveries.discard)
@@ -242,8 +240,10 @@ class Upstream:
         outcome = "cancelled"
         try:
             body = await answer
-            large = len(body) > _LARGE
-            made = await asyncio.to_thread(read, method, body) if large else read(method, body)
+            if takes_long(body):
+                made = await asyncio.to_thread(read, method, body)
+            else:
+                made = read(method, body)
             outcome = "ok"
         except ZapError as error:
             outcome = kind_of(error).code

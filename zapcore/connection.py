@@ -55,7 +55,10 @@ MAX_ABANDONED = 1024
 """Calls given up whose answers are still owed. A server that owes more is taken for dead."""
 
 LARGE_BODY = 64 * 1024
-"""Bytes of a body that a thread decodes: millions of empty texts fit in, and others wait."""
+"""Bytes of a body that may take long to decode: millions of empty texts fit in, and others wait."""
+
+_HUGE_BODY = 4 * 1024 * 1024
+_MANY_ITEMS = 20_000
 
 _MOST_AT_ONCE = MAX_PLAINTEXT_SIZE
 """Bytes that are sealed in one turn of the event loop."""
@@ -757,9 +760,19 @@ class Connection(Channel):
         return lost
 
 
+def takes_long(body: bytes) -> bool:
+    """Whether to decode a body would hold up an event loop, so that a thread should.
+
+    Not many bytes but many items take long; each begins with a length, and that with zeros. Threads
+    keep memory for what they once did, so what one large text fills is not for them.
+    """
+    size = len(body)
+    return size > LARGE_BODY and (size > _HUGE_BODY or body.count(b"\0\0\0") > _MANY_ITEMS)
+
+
 async def decoded(method: Method[Request, Response], body: bytes) -> Response:
     """An answer's message, made in a thread where that takes long; see Message.decode."""
-    if len(body) > LARGE_BODY:
+    if takes_long(body):
         return await asyncio.to_thread(method.response.decode, body)
     return method.response.decode(body)
 

@@ -163,9 +163,13 @@ async def test_an_answer_that_does_not_decode_is_that_calls_error_alone() -> Non
         assert (await soon(connection.call(Rpcs.ping))).pid == 1
 
 
-@pytest.mark.parametrize("size", [1, 30_000], ids=["small", "large"])
-async def test_a_large_answer_is_decoded_where_nobody_waits(
-    size: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("texts", "apart"),
+    [([""], False), ([""] * 30_000, True), (["x" * 3_000_000], False), (["x" * 5_000_000], True)],
+    ids=["small", "many texts", "a large text", "a huge text"],
+)
+async def test_an_answer_that_takes_long_is_decoded_where_nobody_waits(
+    texts: list[str], apart: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Texts of nothing take long: millions fit into an answer."""
     threads: list[bool] = []
@@ -176,7 +180,7 @@ async def test_a_large_answer_is_decoded_where_nobody_waits(
         return decode(cls, data)
 
     monkeypatch.setattr(messages.URIsResponse, "decode", classmethod(noting))
-    expected = messages.URIsResponse([""] * size)
+    expected = messages.URIsResponse(texts)
 
     async def answer(peer: Peer) -> None:
         while True:
@@ -188,7 +192,7 @@ async def test_a_large_answer_is_decoded_where_nobody_waits(
             assert await soon(pool.call(Rpcs.uris)) == expected
         async with aclosing(connection.stream(Rpcs.uris)) as stream:
             assert await soon(anext(stream)) == expected
-    assert threads == [size == 1] * 3
+    assert threads == [not apart] * 3
 
 
 async def test_an_error_answer_is_a_typed_error() -> None:

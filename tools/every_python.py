@@ -37,7 +37,7 @@ LEFT_OUT = {
 _ASK_VERSION = "import platform; print(platform.python_version())"
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _COUNTS = re.compile(r"\d+ (?:passed|failed|error|skipped|xfailed)[^=]*")
-_BROKEN = re.compile(r"^(?:FAILED|ERROR) .*", re.MULTILINE)
+_BROKEN = re.compile(r"^(?:FAILED|ERROR) tests/.*", re.MULTILINE)
 
 
 class Python(NamedTuple):
@@ -191,6 +191,11 @@ class Environment:
         )
 
 
+def broken(output: str) -> list[str]:
+    """The lines of a run of pytest that name a test that failed; what else was said at its end."""
+    return _BROKEN.findall(output) or [output[-2000:]]
+
+
 def check(environment: Environment, arguments: Sequence[str]) -> Outcome:
     """Make an environment and run the suite in it; tell what failed."""
     python, versions = environment.python.version, environment.versions
@@ -202,8 +207,7 @@ def check(environment: Environment, arguments: Sequence[str]) -> Outcome:
         return Outcome(python, versions, "no environment")
     outcome = environment.run(arguments)
     if not outcome.passed:
-        log = environment.log.read_text(errors="replace")
-        print(*_BROKEN.findall(log) or [log[-2000:]], sep="\n", flush=True)
+        print(*broken(environment.log.read_text(errors="replace")), sep="\n", flush=True)
     return outcome
 
 

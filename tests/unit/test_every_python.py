@@ -89,6 +89,21 @@ def test_counts_of_a_run(output: str, told: str) -> None:
     assert every_python.counts(output) == told
 
 
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        (
+            "ERROR    zapcore.server:server.py:401 told in a log\nFAILED tests/a.py::b - c\n"
+            "ERROR tests/d.py::e\n= 1 failed =\n",
+            ["FAILED tests/a.py::b - c", "ERROR tests/d.py::e"],
+        ),
+        ("ImportError: no\n", ["ImportError: no\n"]),
+    ],
+)
+def test_what_failed_is_named(output: str, told: list[str]) -> None:
+    assert every_python.broken(output) == told
+
+
 @pytest.mark.parametrize("passed", [True, False])
 def test_the_exit_status_tells_whether_all_passed(passed, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

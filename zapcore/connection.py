@@ -251,7 +251,7 @@ class Channel(asyncio.Protocol, ABC):
         """Close the connection once what is written has left; a second is given for that."""
         self._send_all()
         self.usable = False
-        if self._transport:
+        if self._transport and not self.closed.done():  # a timer would keep what is gone
             self._transport.close()
             self._abort_soon()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import struct
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -1050,6 +1052,19 @@ async def test_a_lot_that_is_written_at_once_arrives_whole_and_in_order() -> Non
             calls.append(asyncio.create_task(connection.exchange(Rpcs.ping, body)))
         answers = await soon(asyncio.gather(*calls))
         assert answers == [bytes([size % 251]) for size in sizes]
+
+
+async def test_a_connection_that_is_gone_is_not_kept_by_closing_it() -> None:
+    async with ScriptedServer(never) as server:
+        connection = await dial(server.address, identity_of("client"))
+        connection.abort(ConnectionLost("given up"))
+        await soon(connection.closed)
+        connection.close()
+        gone = weakref.ref(connection)
+        del connection
+        await turns()
+        gc.collect()
+        assert gone() is None
 
 
 async def test_what_was_written_before_closing_leaves_whole() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -258,10 +258,10 @@ class NetrunnerServer:
         if channel.failure is not None:
             logger.info("client dropped: %s", channel.failure)
 
-    def spawn(self, coroutine: Awaitable[None]) -> asyncio.Task[None]:
+    def spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run something of a channel; close() waits for it."""
         assert self._loop is not None  # noqa: S101 - channels come after start
-        task = self._loop.create_task(_run(coroutine))
+        task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -285,10 +285,6 @@ class NetrunnerServer:
 
     def _adopted(self, task: asyncio.Task[None]) -> None:
         self._orphans.pop(task, None)
-
-
-async def _run(coroutine: Awaitable[None]) -> None:
-    await coroutine
 
 
 def _text(error: BaseException) -> str:

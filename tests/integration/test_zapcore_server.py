@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import struct
@@ -591,6 +592,20 @@ def kept(channel: ServerChannel) -> int:
     return channel._transport.get_write_buffer_size() + sum(
         map(len, (*channel._outgoing, *channel._rest))
     )
+
+
+async def test_what_ends_before_it_has_begun_ends_quietly() -> None:
+    """As when the server closes in the very turn in which a client said its first word."""
+
+    async def work() -> None:
+        raise AssertionError("it was begun")
+
+    async with serving(Scripted()) as server:
+        task = server.spawn(work())
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        gc.collect()  # a coroutine that nobody ran would be told of
 
 
 async def test_answers_to_a_client_that_never_reads_are_bounded() -> None:

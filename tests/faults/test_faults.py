@@ -136,7 +136,7 @@ def checked(update: SseEvent, least: int) -> int:
 
 @pytest.mark.timeout(1800)
 async def test_calls_through_a_gateway_process(seed: int, long: bool, tmp_path: Path):
-    """Its files and its memory are after the second half as after the first."""
+    """Its files and its memory are after the last part as they were before it."""
     times = [f"--{name.replace('_', '-')}={DEADLINE}s" for name in TIMES]
     async with (
         faulty_line(seed) as (ledger, proxy),
@@ -148,11 +148,13 @@ async def test_calls_through_a_gateway_process(seed: int, long: bool, tmp_path: 
 
         trial = Trial(ledger, proxy, calling, seed, CONNECTIONS)
         calls = 5_000 if long else 150
-        await trial.half("first", calls)
-        files, memory = await gateway.at_rest(CONNECTIONS)
-        await trial.half("second", calls)
-        files_then, memory_then = await gateway.at_rest(CONNECTIONS)
-        print(f"{memory / 1e6:.2f} MB, and then {memory_then / 1e6:.2f} MB")  # noqa: T201
-        assert files_then == files
-        assert memory_then < (1.05 if long else 1.15) * memory
+        rests = []
+        for label in ("first", "second", "third") if long else ("first", "second"):
+            await trial.half(label, calls)
+            rests.append(await gateway.at_rest(CONNECTIONS))
+        files, memory = zip(*rests, strict=True)
+        print(*(f"{size / 1e6:.2f} MB" for size in memory), sep=", then ")  # noqa: T201
+        assert files[-1] == files[0]
+        # What faults leave of the heap differs, so that is compared with the most there was.
+        assert memory[-1] < (1.05 if long else 1.15) * max(memory[:-1])
         await gateway.stops()

@@ -481,8 +481,28 @@ class ListLayout(CountedLayout):
         return f"list({kept})" if made == item else f"[{made} for {item} in {kept}]"
 
 
+class _AnyMapLayout(CountedLayout):
+    """What is kept of a map is its keys and values, however it crosses the wire."""
+
+    item: Layout
+
+    def keeper(self, source: str, depth: int) -> str:
+        """See Layout."""
+        key, item = f"key{depth}", f"item{depth}"
+        kept = self.item.keeper(item, depth + 1)
+        if kept == item:
+            return f"tuple({source}.items())"
+        return f"tuple([({key}, {kept}) for {key}, {item} in {source}.items()])"
+
+    def recaller(self, kept: str, depth: int) -> str:
+        """See Layout."""
+        key, item = f"key{depth}", f"item{depth}"
+        made = self.item.recaller(item, depth + 1)
+        return f"dict({kept})" if made == item else f"{{{key}: {made} for {key}, {item} in {kept}}}"
+
+
 @dataclass(frozen=True)
-class MapLayout(CountedLayout):
+class MapLayout(_AnyMapLayout):
     """Key, value, key, value; in any order, and the last of two equal keys counts, as in Go."""
 
     key: Layout
@@ -502,14 +522,6 @@ class MapLayout(CountedLayout):
         yield from _indent(self.item.decoder(f"item{depth}", depth + 1))
         yield f"    {target}[key{depth}] = item{depth}"
 
-    def keeper(self, source: str, depth: int) -> str:
-        """See Layout."""
-        return _kept_map(self.item, source, depth)
-
-    def recaller(self, kept: str, depth: int) -> str:
-        """See Layout."""
-        return _recalled_map(self.item, kept, depth)
-
     def encoder(self, source: str, depth: int) -> Iterator[str]:
         """See Layout."""
         yield f"put(pack_I(len({source})))"
@@ -519,7 +531,7 @@ class MapLayout(CountedLayout):
 
 
 @dataclass(frozen=True)
-class KeyedLayout(CountedLayout):
+class KeyedLayout(_AnyMapLayout):
     """The values of a map alone; a key that is not its value's own would be lost: refused."""
 
     field: str
@@ -542,14 +554,6 @@ class KeyedLayout(CountedLayout):
         yield from self._items(self.item, depth)
         yield f"    {target}[{self.key_getter}(item{depth})] = item{depth}"
 
-    def keeper(self, source: str, depth: int) -> str:
-        """See Layout."""
-        return _kept_map(self.item, source, depth)
-
-    def recaller(self, kept: str, depth: int) -> str:
-        """See Layout."""
-        return _recalled_map(self.item, kept, depth)
-
     def encoder(self, source: str, depth: int) -> Iterator[str]:
         """See Layout."""
         yield f"put(pack_I(len({source})))"
@@ -561,22 +565,6 @@ class KeyedLayout(CountedLayout):
 
 def _if_there(value: str, source: str) -> str:
     return source if source == value else f"(None if {value} is None else {source})"
-
-
-def _kept_map(layout: Layout, source: str, depth: int) -> str:
-    key, item = f"key{depth}", f"item{depth}"
-    kept = layout.keeper(item, depth + 1)
-    if kept == item:
-        return f"tuple({source}.items())"
-    return f"tuple([({key}, {kept}) for {key}, {item} in {source}.items()])"
-
-
-def _recalled_map(layout: Layout, kept: str, depth: int) -> str:
-    key, item = f"key{depth}", f"item{depth}"
-    made = layout.recaller(item, depth + 1)
-    if made == item:
-        return f"dict({kept})"
-    return f"{{{key}: {made} for {key}, {item} in {kept}}}"
 
 
 def _indent(lines: Iterator[str]) -> Iterator[str]:
